@@ -1,0 +1,46 @@
+//! The configuration: one TOML file plus `BINDGATE_SECTION__KEY` from the
+//! environment becomes typed sections. A section that exists is valid. Loading
+//! changes nothing else in the process and opens no port, store or network.
+
+mod directory;
+mod limits;
+mod listen;
+mod session;
+mod telemetry;
+mod upstream;
+
+pub use directory::{Directory, LdapServer, LdapTransport, RoleMapping};
+pub use limits::Limits;
+pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
+pub use session::{
+    Cookie, Delivery, LoginPage, LoginThrottle, Rate, SameSite, Store, Token, TokenAlgorithm,
+};
+pub use telemetry::{LogFormat, LogLevel, Telemetry};
+pub use upstream::{Access, HeaderPreset, Headers, Hsts, Route, Upstream, UpstreamServer};
+
+/// The whole configuration, valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`: listeners, origin, TLS, limits.
+    pub server: Server,
+    /// `[telemetry]`: metrics, health, logs, audit.
+    pub telemetry: Telemetry,
+    /// `[directory]`; absent means that nobody can log in.
+    pub directory: Option<Directory>,
+    /// `[token]`: tokens and session lifetimes.
+    pub token: Token,
+    /// `[cookie]`: names and attributes.
+    pub cookie: Cookie,
+    /// `[throttle]`: login attempts.
+    pub throttle: LoginThrottle,
+    /// `[store]`: what outlives the process.
+    pub store: Store,
+    /// `[headers]`: how the upstream is told who is calling, and response headers.
+    pub headers: Headers,
+    /// `[login_page]`: title and notice.
+    pub login_page: LoginPage,
+    /// `[[upstream]]`, at least one.
+    pub upstreams: Vec<Upstream>,
+    /// `[[route]]`, at least one; every `upstream` index is valid.
+    pub routes: Vec<Route>,
+}

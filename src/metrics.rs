@@ -1,0 +1,170 @@
+//! All metrics of the process, in one registry that is passed in. Label values
+//! come from closed sets and from configuration, never from a request.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+pub use prometheus::{Histogram, IntCounter, IntGauge};
+
+/// The metrics could not be registered or written.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics: {0}")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// Seconds, from a memory look-up to a slow upstream.
+const SECONDS: &[f64] = &[
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
+];
+
+macro_rules! metrics {
+    ($(
+        $(#[doc = $doc:literal])+
+        $kind:ident $field:ident $name:literal [$($label:ident),*];
+    )+) => {
+        /// Every metric; each method resolves one child, to be kept where it is used often.
+        #[derive(Clone)]
+        pub struct Metrics {
+            registry: Registry,
+            $($field: metrics!(@vec $kind),)+
+        }
+
+        impl Metrics {
+            /// Registers everything.
+            ///
+            /// # Errors
+            /// When two metrics share a name.
+            pub fn new() -> Result<Self, MetricsError> {
+                let registry = Registry::new();
+                $(let $field = register(
+                    &registry,
+                    metrics!(@new $kind $name, concat!($($doc),+), &[$(stringify!($label)),*]),
+                )?;)+
+                let process = prometheus::process_collector::ProcessCollector::for_self();
+                registry.register(Box::new(process))?;
+                Ok(Self { registry, $($field,)+ })
+            }
+
+            $(
+                $(#[doc = $doc])+
+                #[must_use]
+                pub fn $field(&self, $($label: &str),*) -> metrics!(@child $kind) {
+                    self.$field.with_label_values::<&str>(&[$($label),*])
+                }
+            )+
+        }
+    };
+    (@vec counter) => { IntCounterVec };
+    (@vec gauge) => { IntGaugeVec };
+    (@vec histogram) => { HistogramVec };
+    (@child counter) => { IntCounter };
+    (@child gauge) => { IntGauge };
+    (@child histogram) => { Histogram };
+    (@new counter $name:literal, $doc:expr, $labels:expr) => {
+        IntCounterVec::new(Opts::new($name, $doc.trim()), $labels)?
+    };
+    (@new gauge $name:literal, $doc:expr, $labels:expr) => {
+        IntGaugeVec::new(Opts::new($name, $doc.trim()), $labels)?
+    };
+    (@new histogram $name:literal, $doc:expr, $labels:expr) => {
+        HistogramVec::new(
+            HistogramOpts::new($name, $doc.trim()).buckets(SECONDS.to_vec()),
+            $labels,
+        )?
+    };
+}
+
+metrics! {
+    /// Always 1; the label is the version.
+    gauge build_info "bindgate_build_info" [version];
+    /// Requests answered, by route, method, status and decision.
+    counter http_requests "bindgate_http_requests_total" [route, method, status, decision];
+    /// Seconds from a request's head to its answer's last byte.
+    histogram http_request_duration "bindgate_http_request_duration_seconds" [route];
+    /// Requests that were malformed and answered by the HTTP library itself.
+    counter http_malformed "bindgate_http_malformed_total" [];
+    /// Seconds of a forwarded request that were not spent waiting for client or upstream.
+    histogram http_overhead "bindgate_http_overhead_seconds" [];
+    /// Open connections.
+    gauge connections_open "bindgate_connections_open" [listener];
+    /// Open WebSockets.
+    gauge websockets_open "bindgate_websockets_open" [];
+    /// Connections or WebSockets refused because a limit was reached.
+    counter limit_hits "bindgate_limit_hits_total" [limit];
+    /// TLS handshakes.
+    counter tls_handshakes "bindgate_tls_handshakes_total" [result, version, resumed];
+    /// Logins, by their true outcome.
+    counter logins "bindgate_logins_total" [result];
+    /// Seconds of a login.
+    histogram login_duration "bindgate_login_duration_seconds" [result];
+    /// Checks of a presented token and context cookie.
+    counter token_checks "bindgate_token_checks_total" [result];
+    /// Live sessions.
+    gauge sessions_active "bindgate_sessions_active" [];
+    /// Sessions ended before their time.
+    counter sessions_revoked "bindgate_sessions_revoked_total" [reason];
+    /// Operations asked of the directory.
+    counter directory_operations "bindgate_directory_operations_total" [server, operation, result];
+    /// Seconds of an operation at the directory.
+    histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
+    /// 1 while a directory server answers.
+    gauge directory_up "bindgate_directory_up" [server];
+    /// Attempts refused by a throttle.
+    counter throttled "bindgate_throttled_total" [rule];
+    /// Requests sent to an upstream.
+    counter upstream_requests "bindgate_upstream_requests_total" [upstream, result];
+    /// Seconds from sending a request to the upstream's response head.
+    histogram upstream_duration "bindgate_upstream_duration_seconds" [upstream];
+    /// 1 while an upstream server accepts connections.
+    gauge upstream_up "bindgate_upstream_up" [upstream, server];
+    /// Operations of the store.
+    counter store_operations "bindgate_store_operations_total" [operation, result];
+    /// Configuration reloads.
+    counter config_reloads "bindgate_config_reloads_total" [result];
+    /// When the served certificate expires, in seconds since 1970.
+    gauge certificate_expiry "bindgate_certificate_expiry_timestamp_seconds" [];
+    /// Audit records.
+    counter audit_records "bindgate_audit_records_total" [result];
+    /// Token keys replaced at start because the store was new, lost or behind them.
+    counter keys_replaced "bindgate_keys_replaced_total" [];
+}
+
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: C,
+) -> Result<C, MetricsError> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    /// The text exposition format 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be written.
+    pub fn encode(&self) -> Result<Vec<u8>, MetricsError> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Metrics;
+
+    #[test]
+    fn a_counted_request_stands_in_the_text() {
+        let metrics = Metrics::new().unwrap();
+        metrics.http_requests("/a", "GET", "200", "allow").inc();
+        metrics.http_malformed().inc();
+        let text = String::from_utf8(metrics.encode().unwrap()).unwrap();
+        assert!(text.contains(
+            "bindgate_http_requests_total{decision=\"allow\",method=\"GET\",route=\"/a\",status=\"200\"} 1"
+        ));
+        assert!(text.contains("bindgate_http_malformed_total 1"));
+        assert!(text.contains("process_resident_memory_bytes"));
+    }
+}
