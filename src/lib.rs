@@ -3,6 +3,7 @@
 
 pub mod ambient;
 pub mod config;
+pub mod demo;
 pub mod identity;
 pub mod metrics;
 pub mod refusal;
