@@ -4,6 +4,7 @@
 pub mod ambient;
 pub mod config;
 pub mod demo;
+pub mod gateway;
 pub mod identity;
 pub mod metrics;
 pub mod refusal;
