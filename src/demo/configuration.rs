@@ -59,6 +59,10 @@ public_origin = "https://{host}{port}"
 [server.tls]
 certificate_file = {certificate}
 private_key_file = {key}
+[server.limits]
+# No balancer has to notice first: Ctrl-C ends it without a pause.
+drain_delay = "100ms"
+drain_timeout = "2s"
 
 [telemetry]
 listen = "127.0.0.1:0"
