@@ -1,3 +1,5 @@
+//! The demonstration as another LDAP implementation sees it, and its end.
+
 use std::sync::Arc;
 
 use ldap3::{LdapConnAsync, LdapConnSettings, Scope, SearchEntry};

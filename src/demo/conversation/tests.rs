@@ -1,3 +1,5 @@
+//! What one connection may ask, and what it is answered.
+
 use ldap3_proto::control::LdapControl;
 use ldap3_proto::parse_ldap_filter_str;
 use ldap3_proto::proto::{
