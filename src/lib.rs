@@ -2,7 +2,10 @@
 //! and Active Directory. `docs/architecture.md` is the map of these modules.
 
 pub mod ambient;
+pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod gateway;
 pub mod identity;
 pub mod metrics;
 pub mod refusal;
