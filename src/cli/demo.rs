@@ -5,15 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::ambient::{Clock, Entropy};
+use crate::cli;
 use crate::demo::{Demo, DemoError};
-
-/// The arguments of `bindgate demo`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct Arguments {
-    /// Where to listen; port 0 lets the system choose.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
-    pub listen: SocketAddr,
-}
 
 /// The demonstration could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +27,7 @@ pub enum StartError {
 /// # Errors
 /// When directory, sample upstream or temporary folder cannot be made.
 pub fn run<T>(
-    arguments: &Arguments,
+    arguments: &cli::Demo,
     entropy: &Entropy,
     clock: &Clock,
     serve: impl FnOnce(&Path, &dyn Fn(SocketAddr, SocketAddr)) -> T,
@@ -59,12 +52,13 @@ pub fn run<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::{Arguments, run};
+    use super::run;
     use crate::ambient::{Clock, Entropy};
+    use crate::cli;
 
     #[test]
     fn the_parts_run_while_the_gateway_does_and_no_longer() {
-        let arguments = Arguments { listen: "127.0.0.1:0".parse().unwrap() };
+        let arguments = cli::Demo { listen: "127.0.0.1:0".parse().unwrap() };
         let served = run(&arguments, &Entropy::system(), &Clock::system(), |file, _announce| {
             let text = std::fs::read_to_string(file).unwrap();
             let (_, rest) = text.split_once("urls = [\"ldaps://").unwrap();
