@@ -2,6 +2,7 @@
 //! headers, cookies, the client's address, the CSRF proof. Knows neither users,
 //! tokens nor routes; nothing here keeps anything from one request to the next.
 
+pub mod cookie;
 pub mod headers;
 pub mod host;
 pub mod return_path;
