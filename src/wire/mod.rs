@@ -3,6 +3,7 @@
 //! tokens nor routes; nothing here keeps anything from one request to the next.
 
 pub mod cookie;
+pub mod csrf;
 pub mod headers;
 pub mod host;
 pub mod return_path;
