@@ -2,9 +2,11 @@
 //! headers, cookies, the client's address, the CSRF proof. Knows neither users,
 //! tokens nor routes; nothing here keeps anything from one request to the next.
 
+pub mod client;
 pub mod cookie;
 pub mod csrf;
 pub mod headers;
 pub mod host;
+pub mod proxy_protocol;
 pub mod return_path;
 pub mod target;
