@@ -10,3 +10,4 @@ pub mod identity;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;
+pub mod wire;
