@@ -7,4 +7,5 @@ pub mod identity;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;
+pub mod store;
 pub mod token;
