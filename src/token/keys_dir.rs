@@ -79,6 +79,12 @@ impl KeysDir {
         Ok(Self(path.to_owned()))
     }
 
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Reads every key and keeps none: what `check` does. Changes nothing; a
     /// folder that is not there yet is fine.
     ///

@@ -16,4 +16,4 @@ pub use claims::{Claims, TokenId};
 pub use context::{ContextCookie, ContextHash, pair_key};
 pub use header::is_ours;
 pub use keys_dir::{KeyError, KeysDir};
-pub use ring::{KeyRing, KeySource, TokenError};
+pub use ring::{KeyRing, KeySource, LEEWAY, TokenError};

@@ -2,6 +2,7 @@
 //! key and never read from the token; a key is found only in our own set.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jsonwebtoken::{DecodingKey, EncodingKey, Validation};
 
@@ -14,8 +15,8 @@ use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::{KeyError, KeysDir};
 use crate::token::material::{algorithm_name, jwt_algorithm};
 
-/// How far `iat` may lie ahead, and `exp` behind, in seconds.
-pub(crate) const LEEWAY_SECONDS: u64 = 5;
+/// How far `iat` may lie ahead, and `exp` behind.
+pub const LEEWAY: Duration = Duration::from_secs(5);
 
 /// Where keys come from and go to.
 #[derive(Clone, Debug)]
@@ -173,8 +174,7 @@ impl KeyRing {
         let data = jsonwebtoken::decode::<Wire>(token, &key.decoding, &key.validation)
             .map_err(|_| TokenError::Forged)?;
         let claims = data.claims.claims().ok_or(TokenError::Forged)?;
-        let latest = now.seconds().saturating_add_unsigned(LEEWAY_SECONDS);
-        if claims.issued_at.seconds() > latest {
+        if claims.issued_at > now.plus(LEEWAY) {
             return Err(TokenError::NotYetIssued);
         }
         Ok(claims)
