@@ -10,4 +10,7 @@ pub mod identity;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;
+pub mod session;
+pub mod store;
+pub mod token;
 pub mod wire;
