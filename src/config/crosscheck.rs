@@ -1,6 +1,8 @@
 //! What must hold between sections: routes against each other and against the
 //! gateway's own endpoints, names that must differ, listeners that collide.
 
+use std::net::SocketAddr;
+
 use super::reader::Reader;
 use super::{Access, Config, Route, Server, Telemetry, pem};
 
@@ -83,9 +85,14 @@ pub(super) fn check_upstream_names(
 /// Refuses a telemetry listener where the gateway listens already.
 pub(super) fn refuse_shared_listener(r: &mut Reader<'_>, server: &Server, telemetry: &Telemetry) {
     let address = telemetry.listen;
-    if address.port() != 0 && server.listen.contains(&address) {
-        let found = format!("telemetry.listen {address}, which server.listen has too");
-        r.problem("telemetry", found, "an address of its own".to_owned());
+    let shares = |other: &&SocketAddr| {
+        let all = address.ip().is_unspecified() || other.ip().is_unspecified();
+        // Port 0 asks for any free port, each time another.
+        address.port() != 0 && other.port() == address.port() && (all || other.ip() == address.ip())
+    };
+    if let Some(other) = server.listen.iter().find(shares) {
+        let found = format!("{address}, while server.listen has {other}");
+        r.problem("telemetry.listen", found, "an address of its own".to_owned());
     }
 }
 
@@ -110,7 +117,7 @@ fn note_strange_hosts(r: &mut Reader<'_>, config: &Config) {
     hosts.dedup();
     let Some(leaf) = config.server.tls.certificates.first() else { return };
     for host in hosts.iter().filter(|host| !pem::names_host(leaf, host)) {
-        r.note("server", &format!("the certificate of server.tls is not for {host}"));
+        r.note("server.tls.certificate_file", &format!("the certificate is not for {host}"));
     }
 }
 

@@ -93,6 +93,9 @@ impl Config {
         let routes = read_routes(r);
         r.unbuilt("access_codes", "access codes");
         r.unbuilt("mfa", "second factors");
+        if let (Some(server), Some(telemetry)) = (&server, &telemetry) {
+            crosscheck::refuse_shared_listener(r, server, telemetry);
+        }
         let directory = if given { Some(directory?) } else { None };
         let config = Self {
             server: server?,
@@ -107,7 +110,6 @@ impl Config {
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
         };
-        crosscheck::refuse_shared_listener(r, &config.server, &config.telemetry);
         crosscheck::note_oddities(r, &config);
         Some(config)
     }

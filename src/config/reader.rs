@@ -163,53 +163,6 @@ impl<'a> Reader<'a> {
         self.section(key, Presence::Optional, doc, read)
     }
 
-    /// Tables of one name, `[[route]]` say, at least one; wrong ones are `None`.
-    pub(super) fn tables<T>(
-        &mut self,
-        key: &'static str,
-        doc: &'static str,
-        mut read: impl FnMut(&mut Reader<'_>) -> Option<T>,
-    ) -> Vec<Option<T>> {
-        self.declare(key, doc, || Declaration::Tables);
-        let name = format!("[[{}{key}]]", self.prefix);
-        if self.findings.describing {
-            self.descend(key, None, None, read);
-            return Vec::new();
-        }
-        let rows = self.rows(key);
-        if rows.is_empty() && self.table.is_some() {
-            let found = self.value(key).map_or_else(|| "nothing".to_owned(), describe);
-            self.problem(key, found, format!("at least one table {name}"));
-        }
-        let mut values = Vec::new();
-        for (index, row) in rows.iter().enumerate() {
-            let place = Some(format!("{name} no. {}", index + 1));
-            let Some(table) = row.as_dict() else {
-                self.problem(key, describe(row), "tables".to_owned());
-                values.push(None);
-                continue;
-            };
-            values.push(self.descend(key, Some(table), place, &mut read));
-        }
-        values
-    }
-
-    /// The text at one key of every row of a list of tables, as it stands there.
-    pub(super) fn texts(&self, tables: &str, key: &str) -> Vec<Option<String>> {
-        texts_of(&self.rows(tables), key)
-    }
-
-    /// The same for a list of tables within a section.
-    pub(super) fn texts_within(
-        &self,
-        section: &str,
-        tables: &str,
-        key: &str,
-    ) -> Vec<Option<String>> {
-        let value = self.value(section).and_then(|section| section.as_dict()?.get(tables));
-        value.map(|value| texts_of(&self.rows_of(value), key)).unwrap_or_default()
-    }
-
     /// The text at a key of a section, as it stands there.
     pub(super) fn text_within(&self, section: &str, key: &str) -> Option<String> {
         self.value(section)?.as_dict()?.get(key)?.as_str().map(str::to_owned)
@@ -262,18 +215,6 @@ impl<'a> Reader<'a> {
         metadata.is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
     }
 
-    /// Something is wrong with a key of a row of tables; rows count from 0.
-    pub(super) fn problem_in(&mut self, at: (&str, usize, &str), found: String, allowed: String) {
-        let (tables, index, key) = at;
-        let rows = self.rows(tables);
-        let value = rows.get(index).and_then(|row| row.as_dict()?.get(key));
-        let source = value.map_or_else(|| self.source(tables), |it| self.document.source_of(it));
-        let row = Some(format!("[[{}{tables}]] no. {}", self.prefix, index + 1));
-        let key = format!("{}{tables}.{key}", self.prefix);
-        let expected = Expected::Allowed(allowed);
-        self.findings.problems.push(Problem { source, key, row, found, expected });
-    }
-
     /// Something is allowed, but risky.
     pub(super) fn note(&mut self, key: &str, text: &str) {
         let row = self.row.as_ref().map(|row| format!(" in {row}")).unwrap_or_default();
@@ -295,7 +236,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn descend<T>(
+    /// Reads a table within this one, and refuses what it does not know.
+    pub(super) fn descend<T>(
         &mut self,
         key: &'static str,
         table: Option<&Dict>,
@@ -333,22 +275,6 @@ impl<'a> Reader<'a> {
         self.table?.get(key)
     }
 
-    fn rows(&self, key: &str) -> Vec<Value> {
-        self.value(key).map(|value| self.rows_of(value)).unwrap_or_default()
-    }
-
-    fn rows_of(&self, value: &Value) -> Vec<Value> {
-        let parsed: Value = match value {
-            // The environment may replace a whole list of tables.
-            Value::String(_, text) if self.document.is_from_environment(value) => {
-                let Ok(parsed) = text.parse();
-                parsed
-            }
-            other => other.clone(),
-        };
-        parsed.into_array().unwrap_or_default()
-    }
-
     /// Reads a key by its kind; `None` when it is left out or wrong.
     pub(super) fn parse<K: Kind>(&mut self, key: &'static str, kind: &K) -> Option<K::Out> {
         let value = self.value(key)?;
@@ -370,15 +296,35 @@ impl<'a> Reader<'a> {
         self.findings.problems.push(Problem { source, key, row, found, expected });
     }
 
-    fn source(&self, key: &str) -> String {
-        let value = self.value(key);
+    /// What says a key, with the tables around it from here on: the file's name, or
+    /// the environment variable.
+    pub(super) fn source(&self, path: &str) -> String {
+        let mut parts = path.split('.');
+        let first = parts.next().and_then(|key| self.value(key));
+        let value = parts.try_fold(first, |value, key| Some(value?.as_dict()?.get(key)));
+        let value = value.flatten();
         value.map_or_else(|| self.document.name.clone(), |value| self.document.source_of(value))
     }
-}
 
-fn texts_of(rows: &[Value], key: &str) -> Vec<Option<String>> {
-    let text = |row: &Value| row.as_dict()?.get(key)?.as_str().map(str::to_owned);
-    rows.iter().map(text).collect()
+    /// Puts a problem beside the others.
+    pub(super) fn push(&mut self, problem: Problem) {
+        self.findings.problems.push(problem);
+    }
+
+    /// The table's name with a dot behind it; empty for the outermost.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Whether a document is judged.
+    pub(super) fn is_reading(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Whether keys are described.
+    pub(super) fn is_describing(&self) -> bool {
+        self.findings.describing
+    }
 }
 
 /// A default as the documentation shows it.

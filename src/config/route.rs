@@ -45,7 +45,7 @@ impl Route {
     pub(super) fn read(r: &mut Reader<'_>, names: &Names) -> Option<Self> {
         let name = r.optional(
             "name",
-            kind::label(),
+            kind::line(),
             "Its label in metrics and audit records; the path if there is none.",
         );
         let host = r.optional(

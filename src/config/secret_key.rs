@@ -60,8 +60,8 @@ impl Reader<'_> {
     fn secret_file(&mut self, twin: &'static str) -> Option<Secret<String>> {
         let path = self.parse(twin, &kind::file())?;
         let path = self.resolve(&path);
-        let read =
-            read_bounded(&path).map_err(|cause| format!("a file that cannot be read ({cause})"));
+        let read = read_bounded(&path)
+            .map_err(|cause| format!("{}, which cannot be read ({cause})", path.display()));
         let text = read.and_then(|bytes| {
             String::from_utf8(bytes).map_err(|_| "a file that is not UTF-8".to_owned())
         });

@@ -158,6 +158,10 @@ fn parse_host(text: &str) -> Option<String> {
         return inner.parse::<std::net::Ipv6Addr>().ok().map(|address| address.to_string());
     }
     let host = text.to_ascii_lowercase();
+    // A last dot would be another spelling of the same name.
+    if host.ends_with('.') {
+        return None;
+    }
     ServerName::try_from(host.as_str()).ok()?;
     Some(host)
 }
@@ -229,7 +233,7 @@ mod tests {
     #[test]
     fn host_names_are_compared_in_lower_case() {
         assert_eq!(read(&host_name(), "Ingest.Example.Org").unwrap(), "ingest.example.org");
-        for text in ["", "a:443", "https://a", "a/b", "a b", "*.a"] {
+        for text in ["", "a:443", "https://a", "a/b", "a b", "*.a", "a.example."] {
             assert!(read(&host_name(), text).is_err(), "{text}");
         }
     }

@@ -25,6 +25,9 @@ fn what_contradicts_itself_is_refused() {
     for (header, line, words) in cases {
         only(&folder.lines(&with(header, line)), words);
     }
+    let shared = "[telemetry]\nlisten = \"0.0.0.0:443\"";
+    let text = replaced("127.0.0.1:0", "127.0.0.1:443");
+    only(&folder.lines(&format!("{text}\n{shared}")), &["telemetry.listen", "127.0.0.1:443"]);
     for limit in ["connections = 0", "header_timeout = \"0s\"", "header_bytes = \"1KiB\""] {
         let text = format!("{SMALL}\n[server.limits]\n{limit}");
         only(&folder.lines(&text), &["server.limits."]);
@@ -136,4 +139,14 @@ fn without_a_directory_only_public_routes_can_be_used() {
     assert!(notes.iter().any(|note| note.contains("nobody can log in")), "{notes:?}");
     let text = text.replace("access = \"authenticated\"", "roles = [\"admin\"]");
     only(&folder.lines(&text), &["route.roles", "of which there is none"]);
+}
+
+#[test]
+fn a_reload_names_what_only_a_start_can_change() {
+    let folder = Folder::new();
+    let load = |text: &str| folder.load(text, &[]).unwrap().config;
+    let old = load(SMALL);
+    assert!(old.needs_restart(&load(&with("[token]", "lifetime = \"10m\""))).is_empty());
+    let new = replaced("127.0.0.1:0", "127.0.0.1:1").replace("state.redb", "other.redb");
+    assert_eq!(old.needs_restart(&load(&new)), ["server.listen", "store"]);
 }
