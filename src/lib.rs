@@ -2,6 +2,7 @@
 //! and Active Directory. `docs/architecture.md` is the map of these modules.
 
 pub mod ambient;
+pub mod audit;
 pub mod config;
 pub mod identity;
 pub mod metrics;
