@@ -5,6 +5,7 @@ pub mod ambient;
 pub mod audit;
 pub mod config;
 pub mod identity;
+pub mod logging;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;
