@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod ambient;
 pub mod audit;
+pub mod cli;
 pub mod config;
 pub mod identity;
 pub mod logging;

@@ -88,6 +88,12 @@ struct JwkSet {
 }
 
 impl VerifyKey {
+    /// From its name and the 32 bytes of RFC 8032.
+    #[must_use]
+    pub const fn new(kid: String, x: [u8; 32]) -> Self {
+        Self { kid, x }
+    }
+
     /// The keys in a file: a public JSON Web Key, a set of them, or the private
     /// key file of `keys_dir` whose purpose is `audit`.
     ///
