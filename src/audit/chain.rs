@@ -7,9 +7,9 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use serde::Deserialize;
 
-use super::key::CheckpointKey;
-use super::record::{Stamped, number, text};
 use crate::ambient::Timestamp;
+use crate::audit::key::CheckpointKey;
+use crate::audit::record::{Stamped, number, text};
 
 /// A checkpoint follows at the latest after so many records.
 pub(super) const CHECKPOINT_RECORDS: u64 = 1000;

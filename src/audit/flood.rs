@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::chain::Counted;
 use crate::ambient::Timestamp;
+use crate::audit::chain::Counted;
 
 /// So many refusals of one address are written one by one ...
 const WRITTEN_MAX: u64 = 20;

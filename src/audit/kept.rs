@@ -1,8 +1,8 @@
 //! A checkpoint on its own: whether a key signed it, and the one that was kept
 //! away from the log to compare with. Opens nothing.
 
-use super::chain::{BEFORE_SIGNATURE, CHECKPOINT, Line};
-use super::key::VerifyKey;
+use crate::audit::chain::{BEFORE_SIGNATURE, CHECKPOINT, Line};
+use crate::audit::key::VerifyKey;
 
 /// The checkpoint kept elsewhere cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

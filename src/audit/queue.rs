@@ -9,12 +9,12 @@ use std::sync::{Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::record::{Event, Record, Stamped};
 use crate::ambient::Clock;
+use crate::audit::record::{Event, Record, Stamped};
 use crate::metrics::IntCounter;
 
 /// Places for requests in flight or waiting to be written, per worker. A place
-/// is a pointer, so this is half a megabyte; it is far above what is in flight.
+/// is a pointer and a stamp, so this is a megabyte; it is far above what is in flight.
 const PLACES: usize = 65_536;
 /// Refusals without an identity that wait to be looked at; more are only counted.
 const REFUSALS_MAX: usize = 4096;

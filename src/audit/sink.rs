@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::chain::{CHECKPOINT, Head, Line, Torn, hash};
+use crate::audit::chain::{CHECKPOINT, Head, Line, Torn, hash};
 
 /// The last record of a file must end within so many bytes of its end.
 const TAIL_BYTES_MAX: u64 = 1 << 20;
@@ -94,6 +94,11 @@ impl Sink {
         }
         let mut sink = Self::new(file, true);
         let end = sink.read_end(path)?;
+        if end == End::Empty {
+            // A new file must outlive a power cut by its name too; some file systems cannot promise it.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let _ = File::open(folder.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all());
+        }
         Ok((sink, end))
     }
 

@@ -2,9 +2,9 @@
 //! which record is the first bad one. Reads lines it is given; opens nothing and
 //! knows no key but those passed in.
 
-use super::chain::{CHECKPOINT, CHECKPOINT_RECORDS, Hash, Line, TORN_LINE, hash, hex};
-use super::kept::{Kept, printable, signature_holds};
-use super::key::VerifyKey;
+use crate::audit::chain::{CHECKPOINT, CHECKPOINT_RECORDS, Hash, Line, TORN_LINE, hash, hex};
+use crate::audit::kept::{Kept, printable, signature_holds};
+use crate::audit::key::VerifyKey;
 
 /// Longest line, and longest torn part, that is looked at.
 pub const LINE_BYTES_MAX: usize = 1 << 20;

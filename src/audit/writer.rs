@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::chain::Chain;
-use super::flood::Flood;
-use super::queue::Shared;
-use super::record::Stamped;
-use super::sink::{AuditError, End, Sink};
+use crate::audit::chain::Chain;
+use crate::audit::flood::Flood;
+use crate::audit::queue::Shared;
+use crate::audit::record::Stamped;
+use crate::audit::sink::{AuditError, End, Sink};
 
 /// How often the queues are looked at: records are written within twice this.
 const POLL: Duration = Duration::from_millis(50);
@@ -237,6 +237,7 @@ impl Writer {
         if !matches!(opened, Some((_, End::Empty))) {
             // These lines continue a chain that is not the new file's.
             self.shared.counters.lost.inc_by(std::mem::take(&mut self.lines));
+            drop(self.chain.checkpoints());
         }
         self.shared.kept.store(opened.is_some(), Ordering::Relaxed);
         self.sink = opened.map(|(sink, end)| self.begin(sink, end, &rest));
