@@ -141,9 +141,20 @@ impl Chain {
 
     /// A checkpoint, unless the last line is one or there is nothing to sign.
     pub(super) fn checkpoint(&mut self, out: &mut Vec<u8>, now: Timestamp) {
-        if self.unsigned == 0 {
-            return;
+        if self.unsigned > 0 {
+            self.sign(out, now);
         }
+    }
+
+    /// The first line of a further file, so that even a file that gets no record
+    /// says where the chain stands. Nothing before the chain has begun.
+    pub(super) fn carry_over(&mut self, out: &mut Vec<u8>, now: Timestamp) {
+        if self.head.seq > 0 {
+            self.sign(out, now);
+        }
+    }
+
+    fn sign(&mut self, out: &mut Vec<u8>, now: Timestamp) {
         let begin = out.len();
         let (key, made) = (&self.key, &mut self.made);
         self.head = write_line(out, self.head, now, |line| {

@@ -182,7 +182,39 @@ async fn rotation_by_rename_ends_the_old_file_with_a_checkpoint_and_keeps_the_ch
     let first = verified(std::slice::from_ref(&old));
     assert_eq!((first.last, first.proved.unwrap().seq), (Some(3), 3));
     assert_eq!(verified(&[log.file()]).first, Some(4));
-    assert_eq!(verified(&[old, log.file()]).last, Some(5));
+    assert_eq!(verified(&[old, log.file()]).last, Some(6));
+}
+
+#[tokio::test]
+async fn a_restart_after_a_rotation_without_further_records_continues_the_chain() {
+    let log = Log::open();
+    log.audit.durable(login()).await.unwrap();
+    let old = log.folder.path().join("audit.jsonl.1");
+    fs::rename(log.file(), &old).unwrap();
+    log.audit.reload(&telemetry(Some(log.file()))).await.unwrap();
+    log.audit.close().await;
+    let (audit, ..) = start(&log.file()).unwrap();
+    audit.durable(login()).await.unwrap();
+    assert_eq!(verified(&[old, log.file()]).last, Some(4));
+}
+
+#[tokio::test]
+async fn wherever_a_file_is_torn_a_restart_continues_it() {
+    let log = Log::open();
+    for _ in 0..2 {
+        log.audit.durable(login()).await.unwrap();
+    }
+    log.audit.close().await;
+    let whole = fs::read(log.file()).unwrap();
+    for cut in 0..whole.len() {
+        fs::write(log.file(), &whole[..cut]).unwrap();
+        let (audit, ..) = start(&log.file()).unwrap();
+        audit.durable(login()).await.unwrap();
+        audit.close().await;
+        let outcome = verified(&[log.file()]);
+        assert_eq!(outcome.proved.map(|proved| proved.seq), outcome.last, "{cut}");
+        assert!(outcome.torn.iter().all(|torn| !torn.last), "{cut}");
+    }
 }
 
 #[tokio::test]
@@ -221,7 +253,7 @@ async fn on_a_full_disk_requests_are_refused_until_a_record_can_be_written_again
     assert!(log.audit.is_available());
     queue.reserve().unwrap().record(request());
     log.audit.close().await;
-    assert_eq!(verified(&[new]).last, Some(4), "what was refused is recorded too");
+    assert_eq!(verified(&[new]).last, Some(5), "what was refused is recorded too");
 }
 
 #[tokio::test]

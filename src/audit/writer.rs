@@ -249,7 +249,10 @@ impl Writer {
     fn begin(&mut self, mut sink: Sink, end: End, rest: &[u8]) -> Sink {
         let now = self.shared.clock.now();
         match end {
-            End::Empty => sink.pending().extend_from_slice(rest),
+            End::Empty => {
+                sink.pending().extend_from_slice(rest);
+                self.chain.carry_over(sink.pending(), now);
+            }
             End::Record { head, signed, torn } => {
                 self.chain.continue_from(head, signed);
                 if let Some(torn) = torn {

@@ -232,7 +232,7 @@ mod tests {
         CheckpointKey::from_seed("audit-1", &Secret::new([7; 32])).unwrap()
     }
 
-    /// A folder with `old.jsonl` (records 1-3) and `audit.jsonl` (4-6), each ending in a checkpoint.
+    /// A folder with `old.jsonl` (records 1-3) and `audit.jsonl` (4-7), each ending in a checkpoint.
     async fn logs() -> (TempDir, PathBuf, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old.jsonl"), folder.path().join("audit.jsonl"));
@@ -272,7 +272,7 @@ mod tests {
         let (_folder, old, new) = logs().await;
         let (well, text) = said(true, None, &[old.clone(), new.clone()]);
         assert!(well, "{text}");
-        assert!(text.contains("proved: records 1 to 6 are unaltered"), "{text}");
+        assert!(text.contains("proved: records 1 to 7 are unaltered"), "{text}");
         let (well, text) = said(true, None, std::slice::from_ref(&new));
         assert!(well && text.contains("begins: at record 4"), "{text}");
         let (well, text) = said(true, None, &[new, old]);
@@ -294,8 +294,8 @@ mod tests {
         fs::write(&new, text).unwrap();
         let (well, text) = said(true, None, &[old, new.clone()]);
         assert!(!well);
-        assert!(text.contains(&format!("bad: {}:1: record 4: ", new.display())), "{text}");
-        assert!(text.contains("proved: records 1 to 3"), "{text}");
+        assert!(text.contains(&format!("bad: {}:2: record 5: ", new.display())), "{text}");
+        assert!(text.contains("proved: records 1 to 4"), "{text}");
     }
 
     #[tokio::test]
@@ -309,7 +309,7 @@ mod tests {
         fs::write(&new, "").unwrap();
         assert!(said(true, None, &files).0);
         let (well, text) = said(true, Some(&kept), &files);
-        assert!(!well && text.contains("records 4 to 6 were cut off"), "{text}");
+        assert!(!well && text.contains("records 4 to 7 were cut off"), "{text}");
     }
 
     #[tokio::test]
