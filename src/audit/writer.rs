@@ -18,6 +18,8 @@ use crate::audit::sink::{AuditError, End, Sink};
 
 /// How often the queues are looked at: records are written within twice this.
 const POLL: Duration = Duration::from_millis(50);
+// The contract's bound for a queued record.
+const _: () = assert!(POLL.as_millis() * 2 <= 100);
 /// Bytes chained in one go; the rest waits for the next write.
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches before those who wait for the disk get their turn.
