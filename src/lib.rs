@@ -1,12 +1,15 @@
 //! bindgate: an authenticating reverse proxy for organisations that live on LDAP
 //! and Active Directory. `docs/architecture.md` is the map of these modules.
 
+pub mod admin;
 pub mod ambient;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod gateway;
 pub mod identity;
+pub mod logging;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;

@@ -41,7 +41,11 @@ macro_rules! metrics {
                 $(let $field = register(
                     &registry,
                     metrics!(@new $kind $name, concat!($($doc),+), &[$(stringify!($label)),*]),
-                )?;)+
+                )?;
+                if <[&str]>::is_empty(&[$(stringify!($label)),*]) {
+                    // Stands at zero from the start, so that its first increase is seen.
+                    let _ = $field.with_label_values::<&str>(&[]);
+                })+
                 let process = prometheus::process_collector::ProcessCollector::for_self();
                 registry.register(Box::new(process))?;
                 Ok(Self { registry, $($field,)+ })
@@ -166,5 +170,26 @@ mod tests {
         ));
         assert!(text.contains("bindgate_http_malformed_total 1"));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn every_metric_is_documented_with_its_labels() {
+        let page = include_str!("../docs/operations.md");
+        let declared = include_str!("metrics.rs").lines().filter_map(|line| {
+            let (_, rest) = line.trim().split_once("\"bindgate_")?;
+            let (name, labels) = rest.split_once("\" [")?;
+            let labels = labels.strip_suffix("];")?.replace(", ", ",");
+            Some(if labels.is_empty() { name.to_owned() } else { format!("{name}{{{labels}}}") })
+        });
+        let missing: Vec<String> =
+            declared.filter(|name| !page.contains(&format!("`bindgate_{name}`"))).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn what_has_no_labels_stands_at_zero_from_the_start() {
+        let text = String::from_utf8(Metrics::new().unwrap().encode().unwrap()).unwrap();
+        assert!(text.contains("bindgate_keys_replaced_total 0"));
+        assert!(text.contains("bindgate_http_overhead_seconds_count 0"));
     }
 }

@@ -2,6 +2,7 @@
 //! the names and the help; what a command does is in its file.
 
 mod check;
+pub mod audit;
 pub mod demo;
 mod schema;
 

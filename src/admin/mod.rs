@@ -1,0 +1,3 @@
+//! What operators ask the running gateway. Knows no request of a client.
+
+pub mod telemetry;
