@@ -5,6 +5,7 @@ pub mod ambient;
 pub mod config;
 pub mod identity;
 pub mod metrics;
+pub mod policy;
 pub mod refusal;
 pub mod secret;
 pub mod wire;
