@@ -17,4 +17,6 @@ pub use route::Route;
 pub use table::{Found, RouteTable};
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod sample;
