@@ -2,10 +2,16 @@
 //! and Active Directory. `docs/architecture.md` is the map of these modules.
 
 pub mod ambient;
+pub mod cli;
 pub mod config;
+pub mod demo;
+pub mod gateway;
 pub mod identity;
 pub mod metrics;
 pub mod policy;
 pub mod refusal;
 pub mod secret;
+pub mod session;
+pub mod store;
+pub mod token;
 pub mod wire;

@@ -1,9 +1,13 @@
 //! `[directory]` and `[[directory.role]]`.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
+use super::kind::{self, Boolean, Choice, DirectoryUrl, List};
+use super::pem;
+use super::reader::Reader;
 use crate::identity::Role;
 use crate::secret::Secret;
 
@@ -65,4 +69,161 @@ pub struct RoleMapping {
     pub name: Role,
     /// The DN of the group whose members have it.
     pub group: String,
+}
+
+impl Directory {
+    /// Reads `[directory]`.
+    pub(super) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let kind = r.required("kind", KIND, "What kind of directory it is.");
+        let servers = read_servers(r);
+        let authorities = read_authorities(r);
+        let bind_dn = r.required("bind_dn", kind::distinguished_name(), "The service account.");
+        let bind_password =
+            r.secret("bind_password", "bind_password_file", "The service account's password.");
+        let dn = kind::distinguished_name;
+        let base_dn = r.required("base_dn", dn(), "Below which entry users are searched.");
+        let user_attribute = r.or(
+            "user_attribute",
+            kind::attribute(),
+            "uid".to_owned(),
+            "The attribute that the login name is compared with.",
+        );
+        let user_filter =
+            r.optional("user_filter", kind::filter(), "A filter that users must match too.");
+        let subject_attribute = r.or(
+            "subject_attribute",
+            kind::attribute(),
+            "uid".to_owned(),
+            "The attribute that becomes the token's sub and the header of headers.user.",
+        );
+        let group_base_dn =
+            r.required("group_base_dn", dn(), "Below which entry groups are searched.");
+        let nested_groups =
+            r.or("nested_groups", Boolean, true, "Whether members of a group's groups count.");
+        let timeout = r.or(
+            "timeout",
+            kind::duration(false),
+            Duration::from_secs(5),
+            "How long the directory may take for a whole login.",
+        );
+        let roles = read_roles(r);
+        refuse_unbuilt_keys(r);
+        // What comes after may hold when an earlier key is wrong, so `?` waits until here.
+        kind?;
+        Some(Self {
+            servers: servers?,
+            authorities: authorities?,
+            bind_dn: bind_dn?,
+            bind_password: bind_password?,
+            base_dn: base_dn?,
+            user_attribute,
+            user_filter,
+            subject_attribute,
+            group_base_dn: group_base_dn?,
+            nested_groups,
+            timeout,
+            roles: roles?,
+        })
+    }
+}
+
+const KIND: Choice<()> = Choice {
+    built: &[("ldap", ())],
+    unbuilt: &[
+        ("active_directory", "Active Directory (it speaks LDAP: \"ldap\" may do)"),
+        ("file", "users in a file"),
+    ],
+};
+
+fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
+    r.unbuilt("recheck_interval", "asking the directory again during a session");
+    r.unbuilt("recheck_grace", "asking the directory again during a session");
+    r.unbuilt("password_rules", "changing passwords");
+    r.unbuilt("break_glass", "emergency accounts");
+}
+
+fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
+    let urls = r.required(
+        "urls",
+        List { of: kind::directory_url(), min: 1 },
+        "The directory server; several are not built yet.",
+    );
+    let start_tls =
+        r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
+    let allow_plaintext = r.or(
+        "allow_plaintext",
+        Boolean,
+        false,
+        "Whether passwords may cross ldap:// without TLS; on loopback only.",
+    );
+    let urls = urls?;
+    if urls.len() > 1 {
+        r.refuse_unbuilt("urls", format!("{} URLs", urls.len()), "failover to further servers");
+        return None;
+    }
+    let mut servers = Vec::new();
+    for DirectoryUrl { tls, host, port } in urls {
+        let transport = match (tls, start_tls) {
+            (true, true) => {
+                r.problem("start_tls", "true", "false with ldaps://, which is TLS".to_owned());
+                return None;
+            }
+            (true, false) => LdapTransport::Tls,
+            (false, true) => LdapTransport::StartTls,
+            (false, false) if allow_plaintext && is_loopback(&host) => {
+                r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
+                LdapTransport::Plaintext
+            }
+            (false, false) => {
+                let allowed = "ldaps://, start_tls = true, or a loopback address with \
+                               allow_plaintext = true";
+                r.problem("urls", "ldap:// without TLS", allowed.to_owned());
+                return None;
+            }
+        };
+        servers.push(LdapServer { host, port, transport });
+    }
+    Some(servers)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// The authorities; `None` inside when those of the operating system count.
+#[expect(clippy::option_option, reason = "wrong is not the same as left out")]
+fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
+    let file = r.optional(
+        "ca_file",
+        kind::file(),
+        "Authorities (PEM) that the directory's certificate must come from; the operating \
+         system's if there is none.",
+    );
+    match (r.given("ca_file"), file) {
+        (false, _) => Some(None),
+        (true, file) => pem::authorities(r, "ca_file", &file?).map(Some),
+    }
+}
+
+fn read_roles(r: &mut Reader<'_>) -> Option<Vec<RoleMapping>> {
+    let doc = "The roles, in order: the first whose group the user is in is the user's.";
+    let rows = r.tables("role", doc, |r| {
+        let name = r.required("name", kind::role_name(), "The role's name.");
+        let group = r.required(
+            "group",
+            kind::distinguished_name(),
+            "The group whose members have it, by its distinguished name.",
+        );
+        Some(RoleMapping { name: name?, group: group? })
+    });
+    for (index, row) in rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        let same = |earlier: &&RoleMapping| earlier.group.eq_ignore_ascii_case(&row.group);
+        // Only the first would ever be reached: the operator meant another group.
+        if let Some(earlier) = rows[..index].iter().flatten().find(same) {
+            let found = format!("the group of role {:?} again", earlier.name.as_str());
+            r.problem_in(("role", index, "group"), found, "each group once".to_owned());
+        }
+    }
+    rows.into_iter().collect()
 }

@@ -8,6 +8,10 @@ use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::Limits;
+use super::kind::{self, Boolean, Choice, List, Whole};
+use super::pem;
+use super::reader::{Presence, Reader};
+use crate::ambient::Timestamp;
 
 /// `[server]`.
 #[derive(Clone, Debug)]
@@ -33,7 +37,7 @@ pub struct Server {
 /// An https origin: a lower-case host name, and its port when it is not 443.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Host name or address literal, lower case, without port.
+    /// Host name or address, lower case, without port and without brackets.
     pub host: String,
     /// The port as written; `None` for the default.
     pub port: Option<u16>,
@@ -68,4 +72,149 @@ pub enum TlsVersion {
 pub struct ClientVerification {
     /// The authorities of `server.tls.client_ca_file`.
     pub authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Server {
+    /// Reads `[server]`.
+    pub(super) fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let listen = r.required(
+            "listen",
+            List { of: kind::socket_address(), min: 1 },
+            "The addresses to listen at; TLS only.",
+        );
+        let public_origin = r.required(
+            "public_origin",
+            kind::origin(),
+            "Where the gateway is reached; a route without host belongs to its host.",
+        );
+        let trusted_proxies = r.or(
+            "trusted_proxies",
+            List { of: kind::network(), min: 0 },
+            Vec::new(),
+            "Peers that may speak X-Forwarded-For and PROXY, and ask /auth/verify.",
+        );
+        let proxy_protocol = r.or(
+            "proxy_protocol",
+            Boolean,
+            false,
+            "Whether connections from trusted proxies begin with a PROXY header.",
+        );
+        let workers = r.or(
+            "workers",
+            Whole { min: 0, max: 1024 },
+            0,
+            "Worker threads; 0 means one per core.",
+        );
+        let auth_prefix = r.or(
+            "auth_prefix",
+            kind::auth_prefix(),
+            "/auth".to_owned(),
+            "The path below which the gateway's own endpoints are.",
+        );
+        refuse_unbuilt_keys(r);
+        let doc = "Certificate and versions of TLS.";
+        let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
+        let doc = "Everything at the listener that has a limit.";
+        let limits = r.section("limits", Presence::Optional, doc, Limits::read);
+        note_proxies(r, &trusted_proxies, proxy_protocol);
+        refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
+        Some(Self {
+            listen: listen?,
+            public_origin: public_origin?,
+            trusted_proxies,
+            proxy_protocol,
+            workers,
+            auth_prefix,
+            tls: tls?,
+            limits: limits?,
+        })
+    }
+}
+
+fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
+    r.unbuilt("plain_http_listen", "the plain HTTP listener");
+    r.unbuilt("login_aliases", "further paths of the login");
+    r.unbuilt("cors_origins", "calls from other origins");
+    r.unbuilt("jwks_listen", "the internal listener of assertion keys");
+    r.unbuilt("jwks_allow", "the internal listener of assertion keys");
+}
+
+fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
+    if trusted.iter().any(|network| network.prefix_len() == 0) {
+        r.note("trusted_proxies", "everybody may say which address a request comes from");
+    }
+    if proxy_protocol && trusted.is_empty() {
+        r.note("proxy_protocol", "without effect, as trusted_proxies is empty");
+    }
+}
+
+fn refuse_doubled_address(r: &mut Reader<'_>, listen: &[SocketAddr]) {
+    for (index, address) in listen.iter().enumerate() {
+        // Port 0 asks for any free port, each time another.
+        if address.port() != 0 && listen[..index].contains(address) {
+            r.problem("listen", format!("{address} twice"), "each address once".to_owned());
+        }
+    }
+}
+
+impl Tls {
+    /// When the certificate ends; `None` when it does not say so legibly.
+    #[must_use]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        pem::validity(self.certificates.first()?).map(|(_, end)| end)
+    }
+
+    /// Reads `[server.tls]`, with certificate and key.
+    fn read(r: &mut Reader<'_>) -> Option<Self> {
+        let certificate_file = r.required(
+            "certificate_file",
+            kind::file(),
+            "The certificate (PEM), then those between it and its authority.",
+        );
+        let private_key_file =
+            r.required("private_key_file", kind::file(), "The certificate's private key (PEM).");
+        let min_version = r.or(
+            "min_version",
+            Choice {
+                built: &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)],
+                unbuilt: &[],
+            },
+            TlsVersion::Tls12,
+            "The oldest version of TLS that is spoken.",
+        );
+        let client_ca_file = r.optional(
+            "client_ca_file",
+            kind::file(),
+            "Authorities (PEM), one of which a client must show a certificate of; without it \
+             clients need none.",
+        );
+        let certificates = certificate_file
+            .as_ref()
+            .and_then(|file| pem::certificates(r, "certificate_file", file));
+        let private_key = private_key_file
+            .as_ref()
+            .and_then(|file| pem::private_key(r, "private_key_file", file));
+        let client = match client_ca_file {
+            Some(file) => pem::authorities(r, "client_ca_file", &file)
+                .map(|authorities| Some(ClientVerification { authorities })),
+            None if r.given("client_ca_file") => None,
+            None => Some(None),
+        };
+        let (certificates, private_key) = (certificates?, private_key?);
+        if !pem::check_pair(
+            r,
+            ("certificate_file", "private_key_file"),
+            &certificates,
+            &private_key,
+        ) {
+            return None;
+        }
+        Some(Self {
+            certificates,
+            private_key: Arc::new(private_key),
+            min_version,
+            client: client?,
+            certificate_file: r.resolve(&certificate_file?),
+        })
+    }
 }

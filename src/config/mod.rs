@@ -2,21 +2,44 @@
 //! environment becomes typed sections. A section that exists is valid. Loading
 //! changes nothing else in the process and opens no port, store or network.
 
+mod cookie;
+mod crosscheck;
+mod declaration;
 mod directory;
+mod document;
+mod headers;
+mod kind;
 mod limits;
 mod listen;
+mod load;
+mod pem;
+mod problem;
+mod reader;
+mod reload;
+mod route;
+mod rows;
+mod secret_key;
 mod session;
+mod store;
+mod suggestion;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
+pub use cookie::{Cookie, SameSite};
+pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, LdapServer, LdapTransport, RoleMapping};
+pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
-pub use session::{
-    Cookie, Delivery, LoginPage, LoginThrottle, Rate, SameSite, Store, Token, TokenAlgorithm,
-};
+pub use load::Loaded;
+pub use problem::{Expected, Problem, Problems};
+pub use route::{Access, Route};
+pub use session::{Delivery, LoginPage, LoginThrottle, Rate, Token, TokenAlgorithm};
+pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
-pub use upstream::{Access, HeaderPreset, Headers, Hsts, Route, Upstream, UpstreamServer};
+pub use upstream::{Upstream, UpstreamServer};
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug)]

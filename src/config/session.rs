@@ -1,7 +1,10 @@
-//! `[token]`, `[cookie]`, `[throttle]`, `[store]` and `[login_page]`.
+//! `[token]`, `[throttle]` and `[login_page]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::kind::{self, Choice, Whole, show_duration};
+use super::reader::Reader;
 
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,42 +63,6 @@ impl Delivery {
     }
 }
 
-/// `[cookie]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cookie {
-    /// The cookie that the token is bound to.
-    pub context_name: String,
-    /// The cookie that carries the token.
-    pub token_name: String,
-    /// The cookie of a device that logged in before.
-    pub device_name: String,
-    /// `SameSite` of all of them.
-    pub same_site: SameSite,
-}
-
-/// `SameSite` (RFC 6265bis).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SameSite {
-    /// Never on requests from another site.
-    Strict,
-    /// On top-level navigations too.
-    Lax,
-    /// Always.
-    None,
-}
-
-impl SameSite {
-    /// The attribute's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Strict => "Strict",
-            Self::Lax => "Lax",
-            Self::None => "None",
-        }
-    }
-}
-
 /// `[throttle]`: failed logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginThrottle {
@@ -116,18 +83,6 @@ pub struct Rate {
     pub window: Duration,
 }
 
-/// `[store]`: what outlives the process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// A file of our own.
-    Embedded {
-        /// Where it lies.
-        path: PathBuf,
-    },
-    /// Nothing outlives the process.
-    Memory,
-}
-
 /// `[login_page]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginPage {
@@ -135,4 +90,161 @@ pub struct LoginPage {
     pub title: String,
     /// A sentence above the form; may be empty.
     pub notice: String,
+}
+
+impl Token {
+    /// Reads `[token]`; `in_memory` says that the store is, and the keys with it.
+    pub(super) fn read(r: &mut Reader<'_>, in_memory: bool) -> Self {
+        let algorithm =
+            r.or("algorithm", ALGORITHM, TokenAlgorithm::Hs256, "How tokens are signed.");
+        let (lifetime, session_lifetime, idle_timeout) = read_lifetimes(r);
+        let replay_grace = r.or(
+            "replay_grace",
+            kind::duration(true),
+            Duration::from_mins(1),
+            "How long a replaced token still works once its successor was seen.",
+        );
+        let keys_dir = r.optional(
+            "keys_dir",
+            kind::file(),
+            "The folder of the signing keys, made at the first start; required unless store.kind \
+             is \"memory\".",
+        );
+        let delivery = r.or(
+            "delivery",
+            Choice {
+                built: &[
+                    ("cookie", Delivery::Cookie),
+                    ("bearer", Delivery::Bearer),
+                    ("both", Delivery::Both),
+                ],
+                unbuilt: &[],
+            },
+            Delivery::Cookie,
+            "Where the client gets its token: in the cookie, in the JSON answer, or in both.",
+        );
+        r.unbuilt("claims", "further claims");
+        r.unbuilt("login_response", "further members of the login's answer");
+        r.unbuilt("rotate_every", "rotation of signing keys");
+        r.unbuilt("sessions_per_user", "a limit of sessions per user");
+        if delivery == Delivery::Both {
+            r.note("delivery", "\"both\": scripts of the page can read the token from the answer");
+        }
+        let keys_dir = match (keys_dir, in_memory) {
+            (Some(_), true) => {
+                r.note("keys_dir", "not used: with store.kind = \"memory\" keys are in memory too");
+                None
+            }
+            (None, false) if !r.given("keys_dir") => {
+                let allowed = "a folder; or store.kind = \"memory\"";
+                r.problem("keys_dir", "nothing", allowed.to_owned());
+                None
+            }
+            (keys_dir, _) => keys_dir.map(|path| r.resolve(&path)),
+        };
+        let token = Self {
+            algorithm,
+            lifetime,
+            session_lifetime,
+            idle_timeout,
+            replay_grace,
+            keys_dir,
+            delivery,
+        };
+        token.check_lifetimes(r);
+        token
+    }
+
+    fn check_lifetimes(&self, r: &mut Reader<'_>) {
+        if !r.is_clean() {
+            return;
+        }
+        let (lifetime, session) = (self.lifetime, self.session_lifetime);
+        if self.idle_timeout < lifetime {
+            let found = format!("{:?}", show_duration(self.idle_timeout));
+            let allowed = format!("at least token.lifetime, {:?}", show_duration(lifetime));
+            r.problem("idle_timeout", found, allowed);
+        }
+        if lifetime > session {
+            let found = format!("{:?}", show_duration(lifetime));
+            let allowed = format!("at most token.session_lifetime, {:?}", show_duration(session));
+            r.problem("lifetime", found, allowed);
+        }
+        if self.idle_timeout > session {
+            r.note("idle_timeout", "without effect, as the session ends before");
+        }
+        if lifetime > Duration::from_hours(1) {
+            r.note("lifetime", "tokens of more than an hour outlive what they were given for");
+        }
+    }
+}
+
+const ALGORITHM: Choice<TokenAlgorithm> = Choice {
+    built: &[
+        ("HS256", TokenAlgorithm::Hs256),
+        ("EdDSA", TokenAlgorithm::EdDsa),
+        ("ES256", TokenAlgorithm::Es256),
+        ("RS256", TokenAlgorithm::Rs256),
+    ],
+    unbuilt: &[],
+};
+
+fn read_lifetimes(r: &mut Reader<'_>) -> (Duration, Duration, Duration) {
+    // Claims hold whole seconds (RFC 7519 NumericDate).
+    let lifetime =
+        r.or("lifetime", kind::seconds(), Duration::from_mins(15), "How long a token is valid.");
+    let session = r.or(
+        "session_lifetime",
+        kind::seconds(),
+        Duration::from_hours(12),
+        "From login to the end of the session, whatever happens.",
+    );
+    let idle = r.or(
+        "idle_timeout",
+        kind::seconds(),
+        Duration::from_hours(1),
+        "The longest pause after which a session goes on; not below lifetime.",
+    );
+    (lifetime, session, idle)
+}
+
+impl LoginThrottle {
+    /// Reads `[throttle]`.
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let per_user = r.or(
+            "login_per_user",
+            kind::rate(),
+            Rate { count: 5, window: minutes(15) },
+            "Failed logins of one account; stay below the directory's own lock-out.",
+        );
+        let per_address = r.or(
+            "login_per_address",
+            kind::rate(),
+            Rate { count: 30, window: minutes(5) },
+            "Failed logins from one address (IPv6: one /64).",
+        );
+        let entries = r.or(
+            "entries",
+            Whole { min: 1, max: 100_000_000 },
+            100_000,
+            "How many accounts, and how many addresses, are remembered.",
+        );
+        Self { per_user, per_address, entries }
+    }
+}
+
+impl LoginPage {
+    /// Reads `[login_page]`.
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let title = r.or(
+            "title",
+            kind::line(),
+            "Sign in".to_owned(),
+            "The login page's title and heading.",
+        );
+        let notice =
+            r.or("notice", kind::notice(), String::new(), "A sentence above the login form.");
+        Self { title, notice }
+    }
 }

@@ -1,54 +1,13 @@
-//! `[headers]`, `[[upstream]]` and `[[route]]`.
+//! `[[upstream]]`: where requests are forwarded to.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::identity::Role;
-
-/// `[headers]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Headers {
-    /// Carries the subject.
-    pub user: HeaderName,
-    /// Carries the role.
-    pub role: HeaderName,
-    /// A family of headers that is added too.
-    pub preset: HeaderPreset,
-    /// `Strict-Transport-Security`; `None` switches it off.
-    pub hsts: Option<Hsts>,
-}
-
-/// The value of `Strict-Transport-Security` (RFC 6797).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hsts(pub HeaderValue);
-
-/// Names that other gateways made common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderPreset {
-    /// Only `headers.user` and `headers.role`.
-    None,
-    /// `Remote-User`, `Remote-Groups` (Authelia).
-    Remote,
-    /// `X-Forwarded-User`, `X-Forwarded-Groups` (oauth2-proxy).
-    Forwarded,
-    /// `X-Auth-Request-User`, `X-Auth-Request-Groups` (oauth2-proxy with nginx).
-    AuthRequest,
-}
-
-impl HeaderPreset {
-    /// The names that carry subject and role, if any.
-    #[must_use]
-    pub const fn names(self) -> Option<(&'static str, &'static str)> {
-        match self {
-            Self::None => None,
-            Self::Remote => Some(("remote-user", "remote-groups")),
-            Self::Forwarded => Some(("x-forwarded-user", "x-forwarded-groups")),
-            Self::AuthRequest => Some(("x-auth-request-user", "x-auth-request-groups")),
-        }
-    }
-}
+use super::headers::fold;
+use super::kind::{self, Boolean, HeaderMapKind, List, Whole};
+use super::reader::Reader;
 
 /// One `[[upstream]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,30 +45,114 @@ pub struct UpstreamServer {
     pub port: u16,
 }
 
-/// One `[[route]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// Its label in metrics and audit: `name`, or the path.
-    pub label: String,
-    /// Lower-case host; `None` means the public origin's.
-    pub host: Option<String>,
-    /// Literal segments, `{name}` for one, `**` for the rest.
-    pub path: String,
-    /// Methods, compared exactly; `None` means all.
-    pub methods: Option<Vec<String>>,
-    /// Who may use it.
-    pub access: Access,
-    /// Index into `Config::upstreams`.
-    pub upstream: usize,
+impl Upstream {
+    /// Reads one `[[upstream]]`; `managed` are the folded names of identity headers.
+    pub(super) fn read(r: &mut Reader<'_>, managed: &[String]) -> Option<Self> {
+        let name = r.required("name", kind::label(), "Its name, as routes and metrics call it.");
+        let servers = read_servers(r);
+        let strip_cookies = r.or(
+            "strip_cookies",
+            List { of: kind::cookie_name(), min: 0 },
+            Vec::new(),
+            "Cookies of the client that never pass.",
+        );
+        let strip_headers = r.or(
+            "strip_headers",
+            List { of: kind::upstream_header(), min: 0 },
+            Vec::new(),
+            "Headers of the client that never pass.",
+        );
+        let set_headers = r.or(
+            "set_headers",
+            HeaderMapKind,
+            BTreeMap::new(),
+            "Headers that replace the client's.",
+        );
+        let allow_headers = r.or(
+            "allow_headers",
+            List { of: kind::overriding_header(), min: 0 },
+            Vec::new(),
+            "Headers that pass though frameworks take them as another path or method.",
+        );
+        let path_parameters =
+            r.or("path_parameters", Boolean, false, "Whether a path may hold \";\".");
+        check_managed(r, &set_headers, managed);
+        r.unbuilt("assertion", "signed assertions for the upstream");
+        r.unbuilt("hide_errors", "replacing the upstream's error pages");
+        let (connect_timeout, response_timeout, idle_timeout) = read_timeouts(r);
+        let connections = r.or(
+            "connections",
+            Whole { min: 1, max: 65_535 },
+            1024,
+            "The most connections that one worker opens.",
+        );
+        if !allow_headers.is_empty() {
+            r.note("allow_headers", "the upstream may take another path or method than was judged");
+        }
+        Some(Self {
+            name: name?,
+            servers: servers?,
+            strip_cookies,
+            strip_headers,
+            set_headers,
+            allow_headers,
+            path_parameters,
+            connect_timeout,
+            response_timeout,
+            idle_timeout,
+            connections,
+        })
+    }
 }
 
-/// Who may use a route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Everybody, with or without a session.
-    Public,
-    /// Every role of `[[directory.role]]`.
-    Authenticated,
-    /// These roles only.
-    Roles(Vec<Role>),
+fn read_servers(r: &mut Reader<'_>) -> Option<Vec<UpstreamServer>> {
+    let servers = r.required(
+        "urls",
+        List { of: kind::upstream_url(), min: 1 },
+        "Its server; several, and https, are not built yet.",
+    )?;
+    if servers.len() > 1 {
+        r.refuse_unbuilt(
+            "urls",
+            format!("{} URLs", servers.len()),
+            "balancing over several servers",
+        );
+        return None;
+    }
+    Some(servers)
+}
+
+fn read_timeouts(r: &mut Reader<'_>) -> (Duration, Duration, Duration) {
+    let connect = r.or(
+        "connect_timeout",
+        kind::duration(false),
+        Duration::from_secs(3),
+        "How long opening a connection may take.",
+    );
+    let response = r.or(
+        "response_timeout",
+        kind::duration(false),
+        Duration::from_mins(1),
+        "From the request's last byte to the response's head.",
+    );
+    let idle = r.or(
+        "idle_timeout",
+        kind::duration(false),
+        Duration::from_secs(4),
+        "How long an idle connection is kept; stay below the upstream's own keep-alive time.",
+    );
+    (connect, response, idle)
+}
+
+/// A header that states the identity is the gateway's to set, nobody else's.
+fn check_managed(
+    r: &mut Reader<'_>,
+    set_headers: &BTreeMap<String, HeaderValue>,
+    managed: &[String],
+) {
+    let taken = set_headers.keys().find(|name| managed.contains(&fold(name)));
+    if let Some(name) = taken {
+        let found = format!("{name:?}, which states who is calling");
+        r.problem("set_headers", found, "other headers than those of [headers]".to_owned());
+    }
 }

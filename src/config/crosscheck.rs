@@ -1,0 +1,186 @@
+//! What must hold between sections: routes against each other and against the
+//! gateway's own endpoints, names that must differ, listeners that collide.
+
+use std::net::SocketAddr;
+
+use super::reader::Reader;
+use super::{Access, Config, Route, Server, Telemetry, pem};
+
+/// The gateway's own endpoints below `server.auth_prefix`, built or not, without
+/// outer slashes; `mfa` stands for everything below it.
+const OWN_ENDPOINTS: [&str; 10] = [
+    "",
+    "login",
+    "logout",
+    "session",
+    "refresh",
+    "verify",
+    "password",
+    "access-codes",
+    "access-codes/redeem",
+    "access-codes/revoke",
+];
+
+/// Refuses routes of one host and path that name one method twice.
+pub(super) fn refuse_doubled_routes(r: &mut Reader<'_>, routes: &[Option<Route>], home: &str) {
+    for (index, route) in routes.iter().enumerate() {
+        let Some(route) = route else { continue };
+        let same = |(_, earlier): &(usize, &Route)| {
+            host_of(earlier, home) == host_of(route, home)
+                && shape(&earlier.path) == shape(&route.path)
+                && share_a_method(earlier, route)
+        };
+        let earlier = routes[..index].iter().enumerate();
+        let earlier = earlier.filter_map(|(at, route)| Some((at, route.as_ref()?))).find(same);
+        if let Some((at, _)) = earlier {
+            let found =
+                format!("{:?}, which [[route]] no. {} has for the same", route.path, at + 1);
+            let allowed = "each method of a path in one route (one without methods has all)";
+            r.problem_in(("route", index, "path"), found, allowed.to_owned());
+        }
+    }
+}
+
+/// Refuses routes that no request could reach, as the gateway answers there itself.
+pub(super) fn refuse_shadowed_routes(
+    r: &mut Reader<'_>,
+    routes: &[Option<Route>],
+    home: &str,
+    prefix: &str,
+) {
+    let guarded: Vec<&str> = routes
+        .iter()
+        .flatten()
+        .filter(|route| route.access != Access::Public)
+        .map(|route| host_of(route, home))
+        .collect();
+    for (index, route) in routes.iter().enumerate() {
+        let Some(route) = route else { continue };
+        // A host with public routes alone has no endpoints of ours.
+        if guarded.contains(&host_of(route, home)) && is_own(&route.path, prefix) {
+            let found = format!("{:?}, where the gateway answers itself", route.path);
+            let allowed = format!("a path other than the gateway's own below {prefix}");
+            r.problem_in(("route", index, "path"), found, allowed);
+        }
+    }
+}
+
+/// Refuses two upstreams of one name, and notes those that no route leads to.
+pub(super) fn check_upstream_names(
+    r: &mut Reader<'_>,
+    names: &[Option<String>],
+    used: &[Option<String>],
+) {
+    for (index, name) in names.iter().enumerate() {
+        let Some(name) = name else { continue };
+        if names[..index].iter().flatten().any(|earlier| earlier == name) {
+            let found = format!("{name:?} again");
+            r.problem_in(("upstream", index, "name"), found, "each name once".to_owned());
+        } else if !used.iter().flatten().any(|used| used == name) {
+            r.note("upstream", &format!("no route leads to {name:?}"));
+        }
+    }
+}
+
+/// Refuses a telemetry listener where the gateway listens already.
+pub(super) fn refuse_shared_listener(r: &mut Reader<'_>, server: &Server, telemetry: &Telemetry) {
+    let address = telemetry.listen;
+    let shares = |other: &&SocketAddr| {
+        let all = address.ip().is_unspecified() || other.ip().is_unspecified();
+        // Port 0 asks for any free port, each time another.
+        address.port() != 0 && other.port() == address.port() && (all || other.ip() == address.ip())
+    };
+    if let Some(other) = server.listen.iter().find(shares) {
+        let found = format!("{address}, while server.listen has {other}");
+        r.problem("telemetry.listen", found, "an address of its own".to_owned());
+    }
+}
+
+/// Notes what a valid configuration will be asked about.
+pub(super) fn note_oddities(r: &mut Reader<'_>, config: &Config) {
+    let guarded = config.routes.iter().any(|route| route.access != Access::Public);
+    if guarded && config.directory.is_none() {
+        r.note("directory", "left out: nobody can log in, so only public routes can be used");
+    }
+    if !config.token.delivery.by_cookie() && r.given("login_page") {
+        r.note("login_page", "without effect, as token.delivery = \"bearer\" has no login page");
+    }
+    note_strange_hosts(r, config);
+}
+
+/// Notes the hosts that the certificate is not for.
+fn note_strange_hosts(r: &mut Reader<'_>, config: &Config) {
+    let home = config.server.public_origin.host.as_str();
+    let mut hosts: Vec<&str> = config.routes.iter().map(|route| host_of(route, home)).collect();
+    hosts.push(home);
+    hosts.sort_unstable();
+    hosts.dedup();
+    let Some(leaf) = config.server.tls.certificates.first() else { return };
+    for host in hosts.iter().filter(|host| !pem::names_host(leaf, host)) {
+        r.note("server.tls.certificate_file", &format!("the certificate is not for {host}"));
+    }
+}
+
+/// The host that a route belongs to.
+fn host_of<'r>(route: &'r Route, home: &'r str) -> &'r str {
+    route.host.as_deref().unwrap_or(home)
+}
+
+/// A path without the names of its parts: `/a/{id}` and `/a/{name}` match the same.
+fn shape(path: &str) -> Vec<&str> {
+    let blank = |segment| if str::starts_with(segment, '{') { "{}" } else { segment };
+    path.split('/').map(blank).collect()
+}
+
+fn share_a_method(one: &Route, other: &Route) -> bool {
+    let (Some(one), Some(other)) = (&one.methods, &other.methods) else { return true };
+    one.iter().any(|method| other.contains(method))
+}
+
+/// Whether a path, without case and a last slash, is an endpoint of ours: those
+/// near-misses are refused too, never forwarded.
+fn is_own(path: &str, prefix: &str) -> bool {
+    let path = path.to_lowercase();
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    if path == "/.well-known/jwks.json" {
+        return true;
+    }
+    let Some(below) = path.strip_prefix(&prefix.to_lowercase()) else { return false };
+    let below = match below.strip_prefix('/') {
+        Some(below) => below,
+        None if below.is_empty() => below,
+        None => return false,
+    };
+    OWN_ENDPOINTS.contains(&below) || below == "mfa" || below.starts_with("mfa/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_own, shape};
+
+    #[test]
+    fn own_endpoints_are_known_in_every_near_spelling() {
+        for path in [
+            "/auth",
+            "/auth/",
+            "/auth/login",
+            "/Auth/Login/",
+            "/auth/access-codes/redeem",
+            "/auth/mfa",
+            "/auth/mfa/enrol",
+            "/.well-known/jwks.json",
+        ] {
+            assert!(is_own(path, "/auth"), "{path}");
+        }
+        for path in ["/auth/users", "/auth/users/**", "/auth/**", "/authors", "/login", "/"] {
+            assert!(!is_own(path, "/auth"), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_of_segments_do_not_tell_paths_apart() {
+        assert_eq!(shape("/a/{id}/b"), shape("/a/{name}/b"));
+        assert_ne!(shape("/a/{id}"), shape("/a/id"));
+        assert_ne!(shape("/a/{id}"), shape("/a/**"));
+    }
+}

@@ -1,0 +1,131 @@
+//! `[headers]`: how the upstream is told who is calling.
+
+use http::{HeaderName, HeaderValue};
+
+use super::kind::{self, Choice};
+use super::reader::Reader;
+
+/// `[headers]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// Carries the subject.
+    pub user: HeaderName,
+    /// Carries the role.
+    pub role: HeaderName,
+    /// A family of headers that is added too.
+    pub preset: HeaderPreset,
+    /// `Strict-Transport-Security`; `None` switches it off.
+    pub hsts: Option<Hsts>,
+}
+
+/// The value of `Strict-Transport-Security` (RFC 6797).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hsts(pub HeaderValue);
+
+/// Names that other gateways made common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderPreset {
+    /// Only `headers.user` and `headers.role`.
+    None,
+    /// `Remote-User`, `Remote-Groups` (Authelia).
+    Remote,
+    /// `X-Forwarded-User`, `X-Forwarded-Groups` (oauth2-proxy).
+    Forwarded,
+    /// `X-Auth-Request-User`, `X-Auth-Request-Groups` (oauth2-proxy with nginx).
+    AuthRequest,
+}
+
+impl HeaderPreset {
+    /// The names that carry subject and role, if any.
+    #[must_use]
+    pub const fn names(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::None => None,
+            Self::Remote => Some(("remote-user", "remote-groups")),
+            Self::Forwarded => Some(("x-forwarded-user", "x-forwarded-groups")),
+            Self::AuthRequest => Some(("x-auth-request-user", "x-auth-request-groups")),
+        }
+    }
+}
+
+/// Two years, all names below, and the browsers' built-in list.
+const HSTS: &str = "max-age=63072000; includeSubDomains; preload";
+
+impl Headers {
+    /// Reads `[headers]`.
+    pub(super) fn read(r: &mut Reader<'_>) -> Self {
+        let user = r.or(
+            "user",
+            kind::header_name(),
+            HeaderName::from_static("x-auth-user"),
+            "The header that tells the upstream who is calling: the subject.",
+        );
+        let role = r.or(
+            "role",
+            kind::header_name(),
+            HeaderName::from_static("x-auth-role"),
+            "The header that tells the upstream the caller's role.",
+        );
+        let preset = r.or(
+            "preset",
+            Choice {
+                built: &[
+                    ("none", HeaderPreset::None),
+                    ("remote", HeaderPreset::Remote),
+                    ("forwarded", HeaderPreset::Forwarded),
+                    ("auth_request", HeaderPreset::AuthRequest),
+                ],
+                unbuilt: &[],
+            },
+            HeaderPreset::None,
+            "A family of headers that is added too: Remote-User and Remote-Groups, \
+             X-Forwarded-User and -Groups, or X-Auth-Request-User and -Groups.",
+        );
+        let hsts = r.or(
+            "hsts",
+            kind::hsts(),
+            Some(Hsts(HeaderValue::from_static(HSTS))),
+            "The value of Strict-Transport-Security on every answer; \"off\" leaves it out.",
+        );
+        r.unbuilt("reference", "a header with the request's reference");
+        let headers = Self { user, role, preset, hsts };
+        headers.check_distinct(r);
+        if r.is_clean() && headers.hsts.is_none() {
+            r.note("hsts", "browsers are not told to insist on https");
+        }
+        headers
+    }
+
+    /// The names that this gateway alone may set, each folded as header stripping
+    /// compares them.
+    pub(super) fn managed(&self) -> Vec<String> {
+        let preset = self.preset.names().into_iter().flat_map(|(user, role)| [user, role]);
+        let names = [self.user.as_str(), self.role.as_str()].into_iter().chain(preset);
+        names.map(fold).collect()
+    }
+
+    /// One name must not carry a subject and a role.
+    fn check_distinct(&self, r: &mut Reader<'_>) {
+        if !r.is_clean() {
+            return;
+        }
+        let (user, role) = (fold(self.user.as_str()), fold(self.role.as_str()));
+        let preset = self.preset.names().map(|(user, role)| (fold(user), fold(role)));
+        if user == role {
+            let found = format!("{:?}, like headers.user", self.role.as_str());
+            r.problem("role", found, "another name than headers.user".to_owned());
+        } else if preset.as_ref().is_some_and(|(_, preset_role)| *preset_role == user) {
+            let found = format!("{:?}, the preset's name for the role", self.user.as_str());
+            r.problem("user", found, "a name of its own".to_owned());
+        } else if preset.is_some_and(|(preset_user, _)| preset_user == role) {
+            let found = format!("{:?}, the preset's name for the user", self.role.as_str());
+            r.problem("role", found, "a name of its own".to_owned());
+        }
+    }
+}
+
+/// A name without case and without what is neither letter nor digit.
+pub(super) fn fold(name: &str) -> String {
+    let kept = name.chars().filter(char::is_ascii_alphanumeric);
+    kept.map(|letter| letter.to_ascii_lowercase()).collect()
+}

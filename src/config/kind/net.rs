@@ -1,0 +1,240 @@
+//! Addresses, networks, host names, origins and URLs.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::Uri;
+use ipnet::IpNet;
+use rustls_pki_types::ServerName;
+
+use super::{Fault, Text};
+use crate::config::{Origin, UpstreamServer};
+
+/// An address and a port to listen at.
+pub(in crate::config) const fn socket_address() -> Text<SocketAddr> {
+    Text {
+        allowed: "ADDRESS:PORT such as \"127.0.0.1:8443\" or \"[::]:443\"",
+        pattern: None,
+        parse: |text| text.parse().map_err(|_| Fault::default()),
+        show: SocketAddr::to_string,
+    }
+}
+
+/// A network, or one address.
+pub(in crate::config) const fn network() -> Text<IpNet> {
+    Text {
+        allowed: "a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", or one address",
+        pattern: None,
+        parse: |text| {
+            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+            let network: IpNet = network.map_err(|_| Fault::default())?;
+            // 10.1.2.3/8 is as often a slip for one address as for the network.
+            if network.trunc() == network {
+                Ok(network)
+            } else {
+                Err(Fault::allowed(format!("the network's own address, {}", network.trunc())))
+            }
+        },
+        show: IpNet::to_string,
+    }
+}
+
+/// A host name or address, lower case, without port.
+pub(in crate::config) const fn host_name() -> Text<String> {
+    Text {
+        allowed: "a host name or address, without scheme and port",
+        pattern: None,
+        parse: |text| parse_host(text).ok_or_else(Fault::default),
+        show: String::clone,
+    }
+}
+
+/// Where the gateway is reached.
+pub(in crate::config) const fn origin() -> Text<Origin> {
+    Text {
+        allowed: "an origin such as \"https://app.example.org\", with a port if it is not 443",
+        pattern: Some("^https://[^/?#@]+$"),
+        parse: |text| {
+            let url = Url::parse(text)?;
+            if url.scheme != "https" || text.ends_with('/') || url.port == Some(0) {
+                return Err(Fault::default());
+            }
+            Ok(Origin { host: url.host, port: url.port.filter(|port| *port != 443) })
+        },
+        show: |origin| format!("https://{}", origin.host),
+    }
+}
+
+/// The host of an origin; `None` when it is none.
+pub(in crate::config) fn origin_host(text: &str) -> Option<String> {
+    (origin().parse)(text).ok().map(|origin| origin.host)
+}
+
+/// One of `directory.urls`.
+pub(in crate::config) struct DirectoryUrl {
+    pub(in crate::config) tls: bool,
+    pub(in crate::config) host: String,
+    pub(in crate::config) port: u16,
+}
+
+/// A directory server.
+pub(in crate::config) const fn directory_url() -> Text<DirectoryUrl> {
+    Text {
+        allowed: "\"ldaps://HOST\" or \"ldap://HOST\", with a port if it is not 636 or 389",
+        pattern: Some("^ldaps?://[^/?#@]+/?$"),
+        parse: |text| {
+            let url = Url::parse(text)?;
+            let (tls, usual) = match url.scheme.as_str() {
+                "ldaps" => (true, 636),
+                "ldap" => (false, 389),
+                "ad" => return Err(Fault::unbuilt("servers by DNS SRV records (ad://)")),
+                _ => return Err(Fault::default()),
+            };
+            let port = url.port.unwrap_or(usual);
+            if port == 0 {
+                return Err(Fault::default());
+            }
+            Ok(DirectoryUrl { tls, host: url.host, port })
+        },
+        show: |url| {
+            format!("{}://{}:{}", if url.tls { "ldaps" } else { "ldap" }, url.host, url.port)
+        },
+    }
+}
+
+/// An upstream server.
+pub(in crate::config) const fn upstream_url() -> Text<UpstreamServer> {
+    Text {
+        allowed: "\"http://HOST\", with a port if it is not 80, without a path",
+        pattern: Some("^http://[^/?#@]+/?$"),
+        parse: |text| {
+            let url = Url::parse(text)?;
+            match url.scheme.as_str() {
+                "http" => {}
+                "https" => return Err(Fault::unbuilt("upstream servers over https")),
+                _ => return Err(Fault::default()),
+            }
+            let port = url.port.unwrap_or(80);
+            if port == 0 {
+                return Err(Fault::default());
+            }
+            Ok(UpstreamServer { host: url.host, port })
+        },
+        show: |server| format!("http://{}:{}", server.host, server.port),
+    }
+}
+
+/// Scheme, host and port, and nothing else.
+struct Url {
+    scheme: String,
+    host: String,
+    port: Option<u16>,
+}
+
+impl Url {
+    fn parse(text: &str) -> Result<Self, Fault> {
+        // A password in a URL must not come back in the message about it.
+        if text.contains('@') {
+            return Err(Fault::default().found("a URL with a user or a password in it"));
+        }
+        let url: Uri = text.parse().map_err(|_| Fault::default())?;
+        let (Some(scheme), Some(authority)) = (url.scheme_str(), url.authority()) else {
+            return Err(Fault::default());
+        };
+        // `Uri` takes a port that is no number, or too large, for none.
+        let port_is_whole = authority.port_u16().is_some() || authority.port().is_none();
+        let bare = authority.host().len() == authority.as_str().len() || authority.port().is_some();
+        let nothing_else = url.path().len() <= 1 && url.query().is_none() && !text.contains('#');
+        if !(port_is_whole && bare && nothing_else) {
+            return Err(Fault::default());
+        }
+        let host = parse_host(authority.host()).ok_or_else(Fault::default)?;
+        Ok(Self { scheme: scheme.to_owned(), host, port: authority.port_u16() })
+    }
+}
+
+/// A host name or address, lower case, an IPv6 address without its brackets.
+fn parse_host(text: &str) -> Option<String> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<std::net::Ipv6Addr>().ok().map(|address| address.to_string());
+    }
+    let host = text.to_ascii_lowercase();
+    // A last dot would be another spelling of the same name.
+    if host.ends_with('.') {
+        return None;
+    }
+    ServerName::try_from(host.as_str()).ok()?;
+    Some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{directory_url, host_name, network, origin, upstream_url};
+    use crate::config::kind::read;
+
+    #[test]
+    fn an_origin_is_https_a_host_and_perhaps_a_port() {
+        let parsed = read(&origin(), "https://App.Example.org:8443").unwrap();
+        assert_eq!((parsed.host.as_str(), parsed.port), ("app.example.org", Some(8443)));
+        assert_eq!(read(&origin(), "https://a.example:443").unwrap().port, None);
+        assert_eq!(read(&origin(), "https://[::1]:8443").unwrap().host, "::1");
+        for text in [
+            "http://a.example",
+            "a.example",
+            "https://a.example/",
+            "https://a.example/x",
+            "https://a.example?x",
+            "https://u:p@a.example",
+            "https://a.example:",
+            "https://",
+            "https://a.example:99999",
+            "https://a b",
+            "https://*.example",
+            "https://a.example#x",
+        ] {
+            assert!(read(&origin(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_repeated() {
+        let fault = read(&upstream_url(), "http://user:hunter2@host").unwrap_err();
+        assert!(!fault.found.unwrap().contains("hunter2"));
+    }
+
+    #[test]
+    fn directory_urls_have_their_usual_ports() {
+        let url = read(&directory_url(), "ldaps://dc1.example.org").unwrap();
+        assert_eq!((url.tls, url.host.as_str(), url.port), (true, "dc1.example.org", 636));
+        assert_eq!(read(&directory_url(), "ldap://[::1]/").unwrap().port, 389);
+        for text in ["dc1", "http://dc1", "ldap://dc1/dc=example", "ldap://", "ldap://dc1:0"] {
+            assert!(read(&directory_url(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_said_so() {
+        for fault in [
+            read(&directory_url(), "ad://example.org").err().unwrap(),
+            read(&upstream_url(), "https://backend").unwrap_err(),
+        ] {
+            assert!(matches!(fault.expected, Some(crate::config::problem::Expected::Unbuilt(_))));
+        }
+    }
+
+    #[test]
+    fn a_network_with_host_bits_is_refused() {
+        assert_eq!(read(&network(), "10.0.0.1").unwrap().to_string(), "10.0.0.1/32");
+        assert!(read(&network(), "10.0.0.0/8").is_ok());
+        for text in ["10.1.2.3/8", "10.0.0.0/33", "everybody", ""] {
+            assert!(read(&network(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn host_names_are_compared_in_lower_case() {
+        assert_eq!(read(&host_name(), "Ingest.Example.Org").unwrap(), "ingest.example.org");
+        for text in ["", "a:443", "https://a", "a/b", "a b", "*.a", "a.example."] {
+            assert!(read(&host_name(), text).is_err(), "{text}");
+        }
+    }
+}

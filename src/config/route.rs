@@ -1,0 +1,142 @@
+//! `[[route]]`: who may use which path of which host, and where it leads.
+
+use super::kind::{self, Choice, List};
+use super::reader::Reader;
+use crate::identity::Role;
+
+/// One `[[route]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its label in metrics and audit: `name`, or the path.
+    pub label: String,
+    /// Lower-case host; `None` means the public origin's.
+    pub host: Option<String>,
+    /// Literal segments, `{name}` for one, `**` for the rest.
+    pub path: String,
+    /// Methods, compared exactly; `None` means all.
+    pub methods: Option<Vec<String>>,
+    /// Who may use it.
+    pub access: Access,
+    /// Index into `Config::upstreams`.
+    pub upstream: usize,
+}
+
+/// Who may use a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody, with or without a session.
+    Public,
+    /// Every role of `[[directory.role]]`.
+    Authenticated,
+    /// These roles only.
+    Roles(Vec<Role>),
+}
+
+/// What routes refer to, as it stands in the file.
+pub(super) struct Names {
+    /// The names of `[[directory.role]]`.
+    pub(super) roles: Vec<String>,
+    /// The names of `[[upstream]]`, in order.
+    pub(super) upstreams: Vec<Option<String>>,
+}
+
+impl Route {
+    /// Reads one `[[route]]`.
+    pub(super) fn read(r: &mut Reader<'_>, names: &Names) -> Option<Self> {
+        let name = r.optional(
+            "name",
+            kind::line(),
+            "Its label in metrics and audit records; the path if there is none.",
+        );
+        let host = r.optional(
+            "host",
+            kind::host_name(),
+            "The host that it belongs to; that of server.public_origin if there is none.",
+        );
+        let path = r.required(
+            "path",
+            kind::route_path(),
+            "Which paths: the most specific one that matches decides alone.",
+        );
+        let methods = r.optional(
+            "methods",
+            List { of: kind::method(), min: 1 },
+            "Which methods, GET with HEAD; all if there is none.",
+        );
+        let access = read_access(r, &names.roles);
+        let upstream = read_upstream(r, &names.upstreams);
+        r.unbuilt("throttle", "throttle rules of a route");
+        r.unbuilt("guess_guard", "the guard against guessed codes");
+        r.unbuilt("body_bytes", "a body limit of a route");
+        r.unbuilt("response_timeout", "a response timeout of a route");
+        r.unbuilt("passive", "routes that do not keep a session alive");
+        // A wrong host or method is not the same as none: nothing is compared with it.
+        let wrong = |key: &str, read: bool| r.given(key) && !read;
+        if wrong("host", host.is_some()) || wrong("methods", methods.is_some()) {
+            return None;
+        }
+        let path = path?;
+        let label = name.unwrap_or_else(|| path.clone());
+        Some(Self { label, host, path, methods, access: access?, upstream: upstream? })
+    }
+}
+
+fn read_access(r: &mut Reader<'_>, known: &[String]) -> Option<Access> {
+    let roles = r.optional(
+        "roles",
+        List { of: kind::line(), min: 1 },
+        "The roles that may use it; or access instead.",
+    );
+    let access = r.optional(
+        "access",
+        Choice {
+            built: &[("public", Open::Public), ("authenticated", Open::Authenticated)],
+            unbuilt: &[],
+        },
+        "\"public\": everybody; \"authenticated\": every role of [[directory.role]]; or roles \
+         instead.",
+    );
+    match (r.given("roles"), r.given("access")) {
+        (true, true) => {
+            r.problem("access", "roles and access", "exactly one of them".to_owned());
+            return None;
+        }
+        (false, false) => {
+            let allowed = "roles = [..], access = \"authenticated\" or access = \"public\"";
+            r.problem("roles", "neither roles nor access", allowed.to_owned());
+            return None;
+        }
+        _ => {}
+    }
+    let Some(roles) = roles else {
+        return access.map(|open| match open {
+            Open::Public => Access::Public,
+            Open::Authenticated => Access::Authenticated,
+        });
+    };
+    for role in roles.iter().filter(|role| !known.contains(role)) {
+        let allowed = match known {
+            [] => "a role of [[directory.role]], of which there is none".to_owned(),
+            known => known.join(", "),
+        };
+        r.problem("roles", format!("{role:?}"), allowed);
+    }
+    Some(Access::Roles(roles.iter().map(|role| Role::new(role)).collect()))
+}
+
+/// The values of `access`.
+#[derive(Clone, Copy, PartialEq)]
+enum Open {
+    Public,
+    Authenticated,
+}
+
+fn read_upstream(r: &mut Reader<'_>, known: &[Option<String>]) -> Option<usize> {
+    let name = r.required("upstream", kind::line(), "The name of the upstream it leads to.")?;
+    let index = known.iter().position(|known| known.as_deref() == Some(&name));
+    if index.is_none() {
+        let names: Vec<&str> = known.iter().flatten().map(String::as_str).collect();
+        r.problem("upstream", format!("{name:?}"), names.join(", "));
+    }
+    index
+}

@@ -1,0 +1,182 @@
+//! What is published about the keys: the example, the documentation, the schema.
+//! None of them may forget a key, or name one that the loader does not know.
+
+use std::fmt::Write as _;
+
+use super::Folder;
+use crate::config::{Config, KeyDefault, KeyDescription};
+
+const EXAMPLE: &str = include_str!("../../../config/bindgate.example.toml");
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+/// The example over files that exist; the paths of the example are another machine's.
+fn example(folder: &Folder) -> String {
+    for name in ["tls.crt", "tls.key"] {
+        let text = std::fs::read_to_string(folder.path(name)).unwrap();
+        folder.write(&format!("example-{name}"), &text);
+    }
+    let path = |name: &str| folder.path(name).display().to_string();
+    EXAMPLE
+        .replace("/etc/bindgate/tls.crt", &path("tls.crt"))
+        .replace("/etc/bindgate/tls.key", &path("tls.key"))
+        .replace("/etc/bindgate/ldap-ca.pem", &path("tls.crt"))
+        .replace("/etc/bindgate/client-ca.pem", &path("tls.crt"))
+        .replace("/run/secrets/ldap", &path("secret"))
+}
+
+/// A line that is a key or a table behind its comment sign.
+fn uncommented(line: &str) -> Option<&str> {
+    let text = line.strip_prefix("# ")?;
+    let key = text.split(" = ").next()?;
+    let is_name = |name: &str| {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        !name.is_empty() && name.bytes().all(fits)
+    };
+    (text.starts_with('[') || (text.contains(" = ") && is_name(key))).then_some(text)
+}
+
+#[test]
+fn the_example_loads() {
+    let folder = Folder::new();
+    let loaded =
+        folder.load(&example(&folder), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(loaded.config.directory.unwrap().roles.len(), 2);
+    assert_eq!(loaded.config.routes.len(), 4);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let folder = Folder::new();
+    let short = example(&folder);
+    let optional = ["client_ca_file", "bind_password", "name", "host"];
+    let all_lines = short.lines().map(|line| match uncommented(line) {
+        // Its twin is set, or it is off by default.
+        Some(text) if optional.iter().any(|key| text.starts_with(&format!("{key} = "))) => line,
+        Some(text) => text,
+        None => line,
+    });
+    let long = all_lines.collect::<Vec<_>>().join("\n");
+    let long = folder.load(&long, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let short = folder.load(&short, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(format!("{:#?}", long.config), format!("{:#?}", short.config));
+}
+
+#[test]
+fn the_example_names_every_built_key_and_no_other() {
+    let mut table = String::new();
+    let mut named = Vec::new();
+    for line in EXAMPLE.lines() {
+        let text = uncommented(line).unwrap_or(line);
+        if text.starts_with('[') {
+            table = text.trim_matches(['[', ']']).to_owned();
+        } else if !text.starts_with('#')
+            && let Some((key, _)) = text.split_once(" = ")
+        {
+            named.push(format!("{table}.{key}"));
+        }
+    }
+    named.sort();
+    named.dedup();
+    let mut built: Vec<String> = Config::keys()
+        .into_iter()
+        .filter(|key| key.default != KeyDefault::Unbuilt)
+        .map(|key| key.path)
+        .collect();
+    built.sort();
+    assert_eq!(named, built);
+}
+
+#[test]
+fn the_documentation_has_every_key_in_a_table_of_its_section() {
+    let mut documented = String::new();
+    for section in DOCUMENTATION.split("\n## ").skip(1) {
+        let Some((title, text)) = section.split_once('\n') else { continue };
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        if !rows.is_empty() {
+            write!(documented, "## {title}\n{}\n", rows.join("\n")).unwrap();
+        }
+    }
+    let expected = tables();
+    assert_eq!(documented, expected, "docs/configuration.md should hold:\n{expected}");
+}
+
+/// All tables of the documentation, each below the heading of its section.
+fn tables() -> String {
+    let keys = Config::keys();
+    let (unbuilt, built): (Vec<_>, Vec<_>) =
+        keys.iter().partition(|key| key.default == KeyDefault::Unbuilt);
+    let mut text = String::new();
+    let mut table = "";
+    for key in built {
+        let (of, name) = key.path.rsplit_once('.').unwrap();
+        if of != table {
+            table = of;
+            write!(
+                text,
+                "## {}\n| key | type | default | meaning |\n|---|---|---|---|\n",
+                title(of)
+            )
+            .unwrap();
+        }
+        writeln!(
+            text,
+            "| `{name}` | {} | {} | {} |",
+            cell(&key.allowed),
+            default(key),
+            cell(key.doc)
+        )
+        .unwrap();
+    }
+    text.push_str("## Not built yet\n| key | asks for |\n|---|---|\n");
+    for key in unbuilt {
+        writeln!(text, "| `{}` | {} |", key.path, cell(key.doc)).unwrap();
+    }
+    text
+}
+
+fn title(table: &str) -> String {
+    let rows = ["directory.role", "upstream", "route"].contains(&table);
+    if rows { format!("`[[{table}]]`") } else { format!("`[{table}]`") }
+}
+
+fn default(key: &KeyDescription) -> String {
+    match &key.default {
+        KeyDefault::Required => "required".to_owned(),
+        KeyDefault::None | KeyDefault::Unbuilt => "none".to_owned(),
+        KeyDefault::Value(value) => format!("`{value}`"),
+    }
+}
+
+/// Text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace("**", "\\*\\*")
+}
+
+#[test]
+fn the_schema_knows_every_key() {
+    let schema = Config::schema();
+    for key in Config::keys() {
+        let mut at = &schema;
+        for part in key.path.split('.') {
+            // A list of tables has its rows below `items`.
+            at = at.get("items").unwrap_or(at);
+            at = &at["properties"][part];
+        }
+        assert!(at["description"].is_string(), "{}: {at}", key.path);
+        assert_eq!(at.get("not").is_some(), key.default == KeyDefault::Unbuilt, "{}", key.path);
+    }
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(schema["properties"]["server"]["properties"]["workers"]["default"], 0);
+    let required = &schema["properties"]["server"]["required"];
+    assert_eq!(*required, serde_json::json!(["listen", "public_origin", "tls"]));
+}
+
+#[test]
+fn every_key_is_told_once() {
+    let keys = Config::keys();
+    let mut paths: Vec<&str> = keys.iter().map(|key| key.path.as_str()).collect();
+    paths.sort_unstable();
+    let all = paths.len();
+    paths.dedup();
+    assert_eq!(paths.len(), all);
+}

@@ -1,0 +1,152 @@
+//! What must hold between keys and sections, and what is merely noted.
+
+use super::{Folder, SMALL, only, replaced, with};
+use crate::config::{LdapTransport, Loaded};
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let folder = Folder::new();
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("[token]", "idle_timeout = \"14m\"", &["token.idle_timeout: found \"14m\"", "\"15m\""]),
+        ("[token]", "lifetime = \"13h\"\nidle_timeout = \"13h\"", &["token.lifetime", "\"12h\""]),
+        ("[token]", "lifetime = \"1500ms\"", &["token.lifetime", "whole seconds"]),
+        ("[directory]", "start_tls = true", &["directory.start_tls", "ldaps://"]),
+        ("[directory]", "user_filter = \"(a=b\"", &["directory.user_filter", "filter"]),
+        ("[directory]", "user_attribute = \"u)(\"", &["directory.user_attribute"]),
+        ("[server]", "trusted_proxies = [\"everybody\"]", &["server.trusted_proxies"]),
+        ("[server]", "auth_prefix = \"/\"", &["server.auth_prefix"]),
+        ("[server.tls]", "min_version = \"1.1\"", &["server.tls.min_version", "\"1.2\", \"1.3\""]),
+        ("[[upstream]]", "set_headers = { X-Auth-User = \"x\" }", &["set_headers", "who is"]),
+        ("[[upstream]]", "set_headers = { x_auth_role = \"x\" }", &["set_headers", "who is"]),
+        ("[[upstream]]", "allow_headers = [\"X-Auth-User\"]", &["allow_headers"]),
+        ("[[route]]", "roles = [\"admin\"]", &["route.access", "exactly one"]),
+        ("[[route]]", "host = \"a:443\"", &["route.host"]),
+    ];
+    for (header, line, words) in cases {
+        only(&folder.lines(&with(header, line)), words);
+    }
+    let shared = "[telemetry]\nlisten = \"0.0.0.0:443\"";
+    let text = replaced("127.0.0.1:0", "127.0.0.1:443");
+    only(&folder.lines(&format!("{text}\n{shared}")), &["telemetry.listen", "127.0.0.1:443"]);
+    for limit in ["connections = 0", "header_timeout = \"0s\"", "header_bytes = \"1KiB\""] {
+        let text = format!("{SMALL}\n[server.limits]\n{limit}");
+        only(&folder.lines(&text), &["server.limits."]);
+    }
+    for (section, words) in [
+        ("[cookie]\ntoken_name = \"a\"\ndevice_name = \"A\"", ["cookie.device_name", "token_name"]),
+        ("[cookie]\ntoken_name = \"__Host-\"", ["cookie.token_name", "prefix"]),
+        ("[headers]\nuser = \"X_A\"\nrole = \"X-A\"", ["headers.role", "headers.user"]),
+        ("[headers]\nrole = \"X-Auth-User\"", ["headers.role", "headers.user"]),
+        ("[headers]\nrole = \"Remote-User\"\npreset = \"remote\"", ["headers.role", "preset"]),
+        ("[headers]\nhsts = \"yes\"", ["headers.hsts", "max-age"]),
+        ("[throttle]\nlogin_per_user = \"5\"", ["throttle.login_per_user", "5 per 15m"]),
+        ("[login_page]\ntitle = \"\"", ["login_page.title", "not empty"]),
+    ] {
+        let lines = folder.lines(&format!("{SMALL}\n{section}\n"));
+        only(&lines, &words);
+    }
+}
+
+#[test]
+fn plaintext_to_the_directory_needs_loopback_and_a_word() {
+    let folder = Folder::new();
+    let plain = |url: &str, allow: bool| {
+        let text = with("[directory]", &format!("allow_plaintext = {allow}"));
+        folder.load(&text.replace("ldaps://dc1.example.org", url), &[])
+    };
+    assert!(plain("ldap://dc1.example.org", true).is_err());
+    assert!(plain("ldap://127.0.0.1:1389", false).is_err());
+    let Loaded { config, notes } = plain("ldap://127.0.0.1:1389", true).unwrap();
+    assert_eq!(config.directory.unwrap().servers[0].transport, LdapTransport::Plaintext);
+    assert!(notes.iter().any(|note| note.contains("in clear")));
+    assert!(plain("ldap://[::1]", true).is_ok());
+}
+
+#[test]
+fn routes_that_contradict_or_shadow_are_refused() {
+    let folder = Folder::new();
+    let route = |path: &str, rest: &str| {
+        let route = format!("[[route]]\npath = \"{path}\"\nupstream = \"backend\"\n{rest}\n");
+        folder.lines(&format!("{SMALL}\n{route}"))
+    };
+    let public = "access = \"public\"";
+    only(&route("/**", public), &["route.path in [[route]] no. 2", "no. 1"]);
+    let same_host = format!("host = \"SafePlaces.example.org\"\n{public}");
+    only(&route("/**", &same_host), &["route.path in [[route]] no. 2"]);
+    for path in ["/auth/login", "/auth", "/Auth/Logout/", "/auth/mfa/x", "/.well-known/jwks.json"] {
+        only(&route(path, public), &["route.path in [[route]] no. 2", "the gateway answers"]);
+    }
+    for path in ["/auth/users", "/auth/**", "/x/{id}"] {
+        assert_eq!(route(path, public), Vec::<String>::new());
+    }
+    let elsewhere = format!("host = \"ingest.example.org\"\n{public}");
+    assert!(route("/**", &elsewhere).is_empty(), "another host");
+    assert!(route("/auth/login", &elsewhere).is_empty(), "no endpoints where all is public");
+    only(&route("/x/**/y", public), &["route.path", "** last"]);
+    only(&route("/x", ""), &["route.roles", "neither"]);
+    let two = "[[upstream]]\nname = \"backend\"\nurls = [\"http://b\"]\n";
+    only(&folder.lines(&format!("{SMALL}\n{two}")), &["upstream.name in [[upstream]] no. 2"]);
+}
+
+#[test]
+fn one_path_may_have_a_route_for_each_method() {
+    let folder = Folder::new();
+    let rows = |one: &str, other: &str| {
+        let route = |methods: &str| {
+            format!(
+                "[[route]]\npath = \"/x/{{id}}\"\nmethods = [{methods}]\nroles = [\"admin\"]\n\
+                 upstream = \"backend\"\n"
+            )
+        };
+        folder.lines(&format!("{SMALL}\n{}{}", route(one), route(other)))
+    };
+    assert!(rows("\"GET\"", "\"PUT\", \"POST\"").is_empty());
+    only(&rows("\"GET\"", "\"PUT\", \"GET\""), &["no. 3", "no. 2"]);
+    only(&rows("\"get\"", "\"PUT\""), &["route.methods in [[route]] no. 2", "capitals"]);
+}
+
+#[test]
+fn what_is_risky_but_allowed_is_noted() {
+    let folder = Folder::new();
+    let notes = |text: &str| folder.load(text, &[]).unwrap().notes.join("\n");
+    let small = notes(SMALL);
+    assert!(small.contains("telemetry.audit_file: left out"), "{small}");
+    assert_eq!(small.lines().count(), 1, "{small}");
+    for (text, word) in [
+        (format!("{SMALL}\n[telemetry]\nlisten = \"0.0.0.0:9464\""), "telemetry.listen"),
+        (format!("{SMALL}\n[cookie]\nsame_site = \"none\""), "cookie.same_site"),
+        (format!("{SMALL}\n[cookie]\nsame_site = \"lax\""), "cookie.same_site"),
+        (format!("{SMALL}\n[cookie]\ntoken_name = \"access_token\""), "cookie.token_name"),
+        (format!("{SMALL}\n[headers]\nhsts = \"off\""), "headers.hsts"),
+        (with("[token]", "delivery = \"both\""), "token.delivery"),
+        (with("[server]", "trusted_proxies = [\"0.0.0.0/0\"]"), "server.trusted_proxies"),
+        (with("[server]", "proxy_protocol = true"), "server.proxy_protocol"),
+        (replaced("kind = \"embedded\"", "kind = \"memory\""), "store.kind"),
+        (replaced("kind = \"embedded\"", "kind = \"memory\""), "token.keys_dir"),
+        (format!("{SMALL}\n[[upstream]]\nname = \"b\"\nurls = [\"http://b\"]"), "no route leads"),
+    ] {
+        assert!(notes(&text).contains(word), "{word} in {}", notes(&text));
+    }
+}
+
+#[test]
+fn without_a_directory_only_public_routes_can_be_used() {
+    let folder = Folder::new();
+    let (start, end) = (SMALL.find("[directory]").unwrap(), SMALL.find("[token]").unwrap());
+    let text = format!("{}{}", &SMALL[..start], &SMALL[end..]);
+    let Loaded { config, notes } = folder.load(&text, &[]).unwrap();
+    assert!(config.directory.is_none());
+    assert!(notes.iter().any(|note| note.contains("nobody can log in")), "{notes:?}");
+    let text = text.replace("access = \"authenticated\"", "roles = [\"admin\"]");
+    only(&folder.lines(&text), &["route.roles", "of which there is none"]);
+}
+
+#[test]
+fn a_reload_names_what_only_a_start_can_change() {
+    let folder = Folder::new();
+    let load = |text: &str| folder.load(text, &[]).unwrap().config;
+    let old = load(SMALL);
+    assert!(old.needs_restart(&load(&with("[token]", "lifetime = \"10m\""))).is_empty());
+    let new = replaced("127.0.0.1:0", "127.0.0.1:1").replace("state.redb", "other.redb");
+    assert_eq!(old.needs_restart(&load(&new)), ["server.listen", "store"]);
+}

@@ -1,0 +1,3 @@
+//! Where HTTP meets the domain.
+
+pub mod page;

@@ -1,0 +1,261 @@
+//! What memory holds of the sessions in use, so that an ordinary request costs a
+//! few atomic loads; and which sessions are revoked. No guard of the map leaves
+//! this file.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::Notify;
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::store::{Replaced, Seen, SessionRecord};
+use crate::token::Claims;
+
+/// `end` of a session whose record is not known.
+const UNKNOWN: i64 = i64::MAX;
+/// How many replaced generations are remembered; more than fit into a grace period.
+const REPLACED_MAX: usize = 16;
+/// Activity is told to the store when it knows none as young as this.
+const ACTIVITY_LAG: Duration = Duration::from_secs(30);
+
+/// One session in use. Times are milliseconds since 1970.
+pub(super) struct Live {
+    session: SessionId,
+    ended: AtomicBool,
+    end: AtomicI64,
+    last_activity: AtomicI64,
+    newest_seen: AtomicU32,
+    /// Touched only when a generation other than the newest is presented.
+    replaced: Mutex<Vec<Replaced>>,
+    /// What the store knows already.
+    noted_activity: AtomicI64,
+    noted_seen: AtomicU32,
+    wake: Notify,
+}
+
+/// What a presented generation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presented {
+    /// None newer was seen.
+    Newest,
+    /// Its successor was seen, but not longer ago than the grace.
+    InGrace,
+    /// Its successor was seen longer ago.
+    Replaced,
+}
+
+impl Live {
+    fn new(record: Option<&SessionRecord>, claims: &Claims) -> Self {
+        let activity =
+            claims.issued_at.max(record.map_or(claims.issued_at, |record| record.last_activity));
+        Self {
+            session: claims.session,
+            ended: AtomicBool::new(false),
+            end: AtomicI64::new(record.map_or(UNKNOWN, |record| record.end.millis())),
+            last_activity: AtomicI64::new(activity.millis()),
+            newest_seen: AtomicU32::new(record.map_or(0, |record| record.newest_seen)),
+            replaced: Mutex::new(record.map(|record| record.replaced.clone()).unwrap_or_default()),
+            noted_activity: AtomicI64::new(activity.millis()),
+            noted_seen: AtomicU32::new(record.map_or(0, |record| record.newest_seen)),
+            wake: Notify::new(),
+        }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The session's end; `None` while its record is not known.
+    pub(super) fn end(&self) -> Option<Timestamp> {
+        let end = self.end.load(Ordering::Relaxed);
+        (end != UNKNOWN).then_some(Timestamp::from_millis(end))
+    }
+
+    /// Takes over what the store knows, as when its record could not be read before.
+    pub(super) fn learn(&self, record: &SessionRecord) {
+        self.end.store(record.end.millis(), Ordering::Relaxed);
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        for known in &record.replaced {
+            if !replaced.iter().any(|here| here.generation == known.generation) {
+                replaced.push(*known);
+            }
+        }
+        self.newest_seen.fetch_max(record.newest_seen, Ordering::AcqRel);
+        self.noted_seen.fetch_max(record.newest_seen, Ordering::Relaxed);
+    }
+
+    pub(super) fn last_activity(&self) -> Timestamp {
+        Timestamp::from_millis(self.last_activity.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn touch(&self, now: Timestamp) {
+        if self.last_activity.load(Ordering::Relaxed) < now.millis() {
+            self.last_activity.fetch_max(now.millis(), Ordering::Relaxed);
+        }
+    }
+
+    /// Takes note that a generation was presented, and says what it is.
+    pub(super) fn present(&self, generation: u32, now: Timestamp, grace: Duration) -> Presented {
+        if generation == self.newest_seen.load(Ordering::Acquire) {
+            return Presented::Newest;
+        }
+        let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = self.newest_seen.load(Ordering::Acquire);
+        if generation < newest {
+            let known = replaced.iter().find(|known| known.generation == generation);
+            let in_grace =
+                known.is_some_and(|known| now.since(Timestamp::from_millis(known.since)) <= grace);
+            return if in_grace { Presented::InGrace } else { Presented::Replaced };
+        }
+        replaced.extend(
+            (newest.max(1)..generation)
+                .rev()
+                .take(REPLACED_MAX)
+                .map(|generation| Replaced { generation, since: now.millis() }),
+        );
+        replaced.sort_by_key(|replaced| replaced.generation);
+        let surplus = replaced.len().saturating_sub(REPLACED_MAX);
+        replaced.drain(..surplus);
+        self.newest_seen.store(generation, Ordering::Release);
+        Presented::Newest
+    }
+
+    /// All that was seen, as the store takes it.
+    pub(super) fn seen(&self) -> Seen {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        Seen {
+            session: self.session,
+            last_activity: self.last_activity(),
+            newest_seen: self.newest_seen.load(Ordering::Acquire),
+            replaced: replaced.clone(),
+        }
+    }
+
+    pub(super) fn noted(&self, seen: &Seen) {
+        self.noted_activity.fetch_max(seen.last_activity.millis(), Ordering::Relaxed);
+        self.noted_seen.fetch_max(seen.newest_seen, Ordering::Relaxed);
+    }
+
+    /// Whether the store should be told, when it may lag behind by `lag`.
+    fn is_unnoted(&self, lag: Duration) -> bool {
+        let noted = Timestamp::from_millis(self.noted_activity.load(Ordering::Relaxed));
+        self.noted_seen.load(Ordering::Relaxed) != self.newest_seen.load(Ordering::Relaxed)
+            || self.last_activity().since(noted) > lag
+    }
+
+    fn end_now(&self) {
+        self.ended.store(true, Ordering::Release);
+        self.wake.notify_waiters();
+    }
+
+    /// Resolves when the session is ended in memory.
+    pub(super) async fn ended(&self) {
+        let woken = self.wake.notified();
+        tokio::pin!(woken);
+        // From here on no wake-up is missed.
+        woken.as_mut().enable();
+        if !self.is_ended() {
+            woken.await;
+        }
+    }
+}
+
+enum Slot {
+    Live(Arc<Live>),
+    Revoked { until: Timestamp },
+}
+
+/// Every session in use or revoked.
+pub(super) struct Registry(DashMap<SessionId, Slot>);
+
+impl Registry {
+    pub(super) fn new(revocations: Vec<(SessionId, Timestamp)>) -> Self {
+        let slots = revocations.into_iter();
+        Self(slots.map(|(session, until)| (session, Slot::Revoked { until })).collect())
+    }
+
+    /// The session of verified claims. `read` is asked for its record when it is
+    /// not in use yet. A revocation that comes in between is not missed: it leaves
+    /// its slot behind, and that is looked at last.
+    pub(super) fn live(
+        &self,
+        claims: &Claims,
+        read: impl FnOnce() -> Option<SessionRecord>,
+    ) -> Arc<Live> {
+        if let Some(slot) = self.0.get(&claims.session) {
+            return slot.live(claims);
+        }
+        let record = read();
+        match self.0.entry(claims.session) {
+            Entry::Occupied(slot) => slot.get().live(claims),
+            Entry::Vacant(vacant) => {
+                let live = Arc::new(Live::new(record.as_ref(), claims));
+                vacant.insert(Slot::Live(Arc::clone(&live)));
+                live
+            }
+        }
+    }
+
+    /// The session's end, if it is in use and known.
+    pub(super) fn end_of(&self, session: SessionId) -> Option<Timestamp> {
+        match &*self.0.get(&session)? {
+            Slot::Live(live) => live.end(),
+            Slot::Revoked { until } => Some(*until),
+        }
+    }
+
+    /// Ends a session here, and wakes its streams.
+    pub(super) fn revoke(&self, session: SessionId, until: Timestamp) {
+        if let Some(Slot::Live(live)) = self.0.insert(session, Slot::Revoked { until }) {
+            live.end_now();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What the store does not know yet; with `all`, activity of the last seconds too.
+    pub(super) fn unnoted(&self, all: bool) -> Vec<Arc<Live>> {
+        let lag = if all { Duration::ZERO } else { ACTIVITY_LAG };
+        let slots = self.0.iter();
+        slots
+            .filter_map(|slot| match &*slot {
+                Slot::Live(live) if live.is_unnoted(lag) => Some(Arc::clone(live)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Ends sessions whose time is over, forgets those that nobody uses and whose
+    /// activity the store knows, and revocations that are over.
+    pub(super) fn sweep(&self, now: Timestamp) {
+        self.0.retain(|_, slot| match slot {
+            Slot::Live(live) => {
+                if live.end().is_some_and(|end| end <= now) && !live.is_ended() {
+                    live.end_now();
+                }
+                Arc::strong_count(live) > 1 || live.is_unnoted(Duration::ZERO)
+            }
+            Slot::Revoked { until } => *until > now,
+        });
+    }
+}
+
+impl Slot {
+    fn live(&self, claims: &Claims) -> Arc<Live> {
+        match self {
+            Self::Live(live) => Arc::clone(live),
+            Self::Revoked { .. } => {
+                let live = Live::new(None, claims);
+                live.end_now();
+                Arc::new(live)
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Sessions: opened by a login, proved by token and cookie, renewed, and ended.
+//! What a request needs lies in memory; what must outlive the process is in the
+//! store. Knows no HTTP and no directory.
+
+mod end;
+mod live;
+mod open;
+mod renewal;
+mod start;
+mod upkeep;
+mod verify;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::ambient::{Clock, Entropy, Timestamp};
+use crate::config;
+use crate::identity::SessionId;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::token::{KeyRing, KeySource, KeysDir};
+
+pub use end::Reason;
+pub use open::{OpenError, Opened, Origin};
+pub use renewal::{RenewError, Renewed};
+pub use start::{ReloadError, StartError};
+pub use verify::{Admission, Carrier, CheckError, CheckedPair, VerifiedIdentity};
+
+use live::Registry;
+
+/// All sessions of this process.
+pub struct Sessions {
+    clock: Clock,
+    entropy: Entropy,
+    metrics: Metrics,
+    store: Arc<Store>,
+    source: KeySource,
+    keys: ArcSwap<KeyRing>,
+    version: AtomicU64,
+    lifetimes: ArcSwap<Lifetimes>,
+    live: Registry,
+    /// Revocations that hold here, but are not in the store yet, with their end.
+    unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
+}
+
+/// The times of `[token]`.
+#[derive(Clone, Copy, Debug)]
+struct Lifetimes {
+    token: Duration,
+    session: Duration,
+    idle: Duration,
+    grace: Duration,
+}
+
+impl From<&config::Token> for Lifetimes {
+    fn from(token: &config::Token) -> Self {
+        Self {
+            token: token.lifetime,
+            session: token.session_lifetime,
+            idle: token.idle_timeout,
+            grace: token.replay_grace,
+        }
+    }
+}
+
+impl Sessions {
+    /// Changes whenever the keys do: what was verified before must be verified again.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// The public session keys as a key set (RFC 7517 section 5).
+    #[must_use]
+    pub fn public_jwks(&self) -> serde_json::Value {
+        self.keys.load().public_jwks()
+    }
+
+    /// Whether a Bearer value claims to be one of our tokens, valid or not.
+    #[must_use]
+    pub fn is_ours(&self, bearer: &str) -> bool {
+        crate::token::is_ours(bearer)
+    }
+
+    /// Whether the store answers.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.store.is_up()
+    }
+
+    /// The store, for the login throttle's counters.
+    #[must_use]
+    pub fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// The folder of key files; `None` when keys are in memory.
+    #[must_use]
+    pub fn keys_dir(&self) -> Option<&KeysDir> {
+        match &self.source {
+            KeySource::Dir(dir) => Some(dir),
+            KeySource::Memory => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! A login becomes a session: a new id, a new cookie, the first token.
+
+use std::net::IpAddr;
+
+use crate::ambient::{EntropyFailed, Timestamp};
+use crate::identity::{Role, SessionId, Subject};
+use crate::secret::Secret;
+use crate::session::Sessions;
+use crate::store::{Issued, SessionRecord, StoreError, USER_AGENT_BYTES_MAX};
+use crate::token::{Claims, ContextCookie, TokenError, TokenId};
+
+/// Where a login came from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What it calls itself; cut to a bounded length.
+    pub user_agent: Option<String>,
+}
+
+/// A new session, and all that its client gets.
+#[derive(Debug)]
+pub struct Opened {
+    /// The first token.
+    pub token: Secret<String>,
+    /// The cookie it is bound to.
+    pub context: ContextCookie,
+    /// The session's id.
+    pub session: SessionId,
+    /// Who logged in.
+    pub subject: Subject,
+    /// In which role.
+    pub role: Role,
+    /// The token's `iat`.
+    pub issued_at: Timestamp,
+    /// The token's `exp`.
+    pub expires_at: Timestamp,
+    /// When the session ends, whatever happens.
+    pub session_expires_at: Timestamp,
+}
+
+/// No session was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store cannot answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyFailed),
+    /// The first token could not be signed.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+}
+
+impl Sessions {
+    /// Opens a session for somebody whom the directory verified: subject, role,
+    /// and the directory's own name of the account.
+    ///
+    /// # Errors
+    /// When the store cannot answer, or a token cannot be made.
+    pub async fn open(
+        &self,
+        (subject, role, account): (Subject, Role, String),
+        origin: Origin,
+    ) -> Result<Opened, OpenError> {
+        let now = self.clock.now();
+        let times = **self.lifetimes.load();
+        let session = SessionId::fresh(&self.entropy)?;
+        let context = ContextCookie::fresh(&self.entropy)?;
+        let end = now.plus(times.session);
+        let nonce = self.entropy.bytes()?;
+        // A session shorter than a second has no token; configuration allows none such.
+        let issued = Issued::new(1, nonce, (now, times.token), end).ok_or(TokenError::Signing)?;
+        let claims = Claims {
+            subject: subject.clone(),
+            role: role.clone(),
+            context: context.hash(),
+            issued_at: Timestamp::from_seconds(issued.issued_at),
+            expires_at: Timestamp::from_seconds(issued.expires_at),
+            session,
+            id: TokenId { generation: 1, nonce },
+        };
+        let token = self.keys.load().sign(&claims)?;
+        let record = SessionRecord {
+            session,
+            subject: subject.clone(),
+            role: role.clone(),
+            account,
+            created: now,
+            end,
+            last_activity: now,
+            address: origin.address,
+            user_agent: origin.user_agent.map(bounded),
+            issued,
+            newest_seen: 0,
+            replaced: Vec::new(),
+        };
+        self.store.create(record).await?;
+        self.metrics.sessions_active().inc();
+        let Claims { issued_at, expires_at, .. } = claims;
+        let session_expires_at = end;
+        Ok(Opened {
+            token,
+            context,
+            session,
+            subject,
+            role,
+            issued_at,
+            expires_at,
+            session_expires_at,
+        })
+    }
+}
+
+fn bounded(mut user_agent: String) -> String {
+    user_agent.truncate(user_agent.floor_char_boundary(USER_AGENT_BYTES_MAX));
+    user_agent
+}

@@ -1,0 +1,145 @@
+//! The start: store, keys, and whether the two belong together. Keys and
+//! revocations live and die together, so that what was revoked stays dead.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::ambient::{Clock, Entropy, Timestamp};
+use crate::config::{self, Config};
+use crate::metrics::Metrics;
+use crate::session::live::Registry;
+use crate::session::{Lifetimes, Sessions};
+use crate::store::{OpenError, Store, StoreError};
+use crate::token::{KeyError, KeyRing, KeySource, KeysDir};
+
+/// How much longer than its drain a former process may hold the store.
+const LOCK_MARGIN: Duration = Duration::from_secs(5);
+
+/// There are no sessions without store and keys.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store could not be opened.
+    #[error("store: {0}")]
+    Open(#[from] OpenError),
+    /// The store was opened, but does not answer.
+    #[error("store: {0}")]
+    Store(#[from] StoreError),
+    /// The keys could not be read, made or replaced.
+    #[error("token.keys_dir: {0}")]
+    Keys(#[from] KeyError),
+}
+
+/// Why a new configuration does not apply; all is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The keys are not in order.
+    #[error("token.keys_dir: {0}")]
+    Keys(#[from] KeyError),
+    /// Another folder holds other keys: that is a start.
+    #[error("token.keys_dir: a change needs a restart")]
+    KeysDirChanged,
+}
+
+impl Sessions {
+    /// Opens store and keys.
+    ///
+    /// # Errors
+    /// When either is not in order.
+    pub async fn open_store(
+        config: &Config,
+        clock: Clock,
+        entropy: Entropy,
+        metrics: &Metrics,
+    ) -> Result<Arc<Self>, StartError> {
+        let lock_wait = config.server.limits.drain_timeout + LOCK_MARGIN;
+        let store = Store::open(&config.store, lock_wait, clock.now(), metrics).await?;
+        Self::start(&config.token, &config.store, store, (clock, entropy, metrics)).await
+    }
+
+    pub(super) async fn start(
+        token: &config::Token,
+        kind: &config::Store,
+        store: Store,
+        (clock, entropy, metrics): (Clock, Entropy, &Metrics),
+    ) -> Result<Arc<Self>, StartError> {
+        let source = match (kind, &token.keys_dir) {
+            (config::Store::Embedded { .. }, Some(path)) => KeySource::Dir(KeysDir::open(path)?),
+            _ => KeySource::Memory,
+        };
+        let keys = keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
+        let live = Registry::new(store.revocations()?);
+        let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
+        metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
+        Ok(Arc::new(Self {
+            clock,
+            entropy,
+            metrics: metrics.clone(),
+            store: Arc::new(store),
+            source,
+            keys: ArcSwap::from_pointee(keys),
+            version: AtomicU64::new(0),
+            lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
+            live,
+            unwritten: Mutex::new(HashMap::new()),
+        }))
+    }
+
+    /// Takes over new times and an altered set of keys.
+    ///
+    /// # Errors
+    /// When the keys are not in order; all is then as it was.
+    pub fn reload(&self, token: &config::Token) -> Result<(), ReloadError> {
+        if let (KeySource::Dir(dir), Some(path)) = (&self.source, &token.keys_dir)
+            && dir.path() != path
+        {
+            return Err(ReloadError::KeysDirChanged);
+        }
+        let old = self.keys.load_full();
+        let new = old.reopen(&self.source, token.algorithm, self.clock.now(), &self.entropy)?;
+        let changed = !new.same_keys(&old);
+        self.lifetimes.store(Arc::new(Lifetimes::from(token)));
+        self.keys.store(Arc::new(new));
+        if changed {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+}
+
+/// The keys that belong to this store. When the store is new, or older than the
+/// keys, it may have lost revocations: then all keys are replaced.
+async fn keys_for(
+    store: &Store,
+    source: &KeySource,
+    token: &config::Token,
+    (now, entropy, metrics): (Timestamp, &Entropy, &Metrics),
+) -> Result<KeyRing, StartError> {
+    let KeySource::Dir(dir) = source else {
+        return Ok(KeyRing::open(source, token.algorithm, now, entropy)?);
+    };
+    let (in_store, in_dir) = (store.starts()?, dir.starts()?);
+    let keys = if in_store.is_some_and(|in_store| in_store >= in_dir) {
+        KeyRing::open(source, token.algorithm, now, entropy)?
+    } else {
+        let (keys, replaced) = KeyRing::replace(source, token.algorithm, now, entropy)?;
+        if replaced > 0 {
+            metrics.keys_replaced().inc();
+            tracing::warn!(
+                keys.replaced = replaced,
+                store.starts = in_store,
+                keys.starts = in_dir,
+                "the store is new or behind the keys: all token keys were replaced, everybody logs in again"
+            );
+        }
+        keys
+    };
+    // The store first: a crash in between leaves it ahead, which loses nothing.
+    let starts = in_store.unwrap_or(0).max(in_dir).saturating_add(1);
+    store.set_starts(starts).await?;
+    dir.set_starts(starts)?;
+    Ok(keys)
+}

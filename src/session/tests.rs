@@ -1,0 +1,491 @@
+//! Promises of sessions, over the memory store unless a restart is part of them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{
+    Admission, Carrier, CheckError, CheckedPair, Opened, Origin, Reason, RenewError, Renewed,
+    Sessions,
+};
+use crate::ambient::{Clock, Entropy, ManualTime};
+use crate::config::{self, Delivery, TokenAlgorithm};
+use crate::identity::{Role, SessionId, Subject};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::token::ContextHash;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+pub(super) fn token_config(keys_dir: Option<&Path>) -> config::Token {
+    config::Token {
+        algorithm: TokenAlgorithm::Hs256,
+        lifetime: 15 * MINUTE,
+        session_lifetime: 12 * 60 * MINUTE,
+        idle_timeout: 60 * MINUTE,
+        replay_grace: MINUTE,
+        keys_dir: keys_dir.map(Path::to_owned),
+        delivery: Delivery::Cookie,
+    }
+}
+
+/// Sessions with a governed clock.
+struct Fixture {
+    sessions: Arc<Sessions>,
+    time: ManualTime,
+    metrics: Metrics,
+}
+
+pub(super) async fn start(
+    kind: &config::Store,
+    token: &config::Token,
+    clock: &Clock,
+    metrics: &Metrics,
+) -> Arc<Sessions> {
+    let store = Store::open(kind, Duration::from_secs(5), clock.now(), metrics).await.unwrap();
+    let ambient = (clock.clone(), Entropy::system(), metrics);
+    Sessions::start(token, kind, store, ambient).await.unwrap()
+}
+
+async fn fixture() -> Fixture {
+    let (clock, time) = Clock::manual();
+    let metrics = Metrics::new().unwrap();
+    let sessions = start(&config::Store::Memory, &token_config(None), &clock, &metrics).await;
+    Fixture { sessions, time, metrics }
+}
+
+pub(super) async fn login(sessions: &Sessions) -> Opened {
+    let person = (Subject::new("zoë"), Role::new("admin"), "uid=zoë".to_owned());
+    let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
+}
+
+impl Fixture {
+    fn check(&self, opened: &Opened, token: &str) -> CheckedPair {
+        self.sessions.check(token, Some(opened.context.as_str().as_bytes())).unwrap()
+    }
+
+    fn cookie(&self, pair: &CheckedPair) -> &'static str {
+        name(&self.sessions.admit(pair, Carrier::Cookie))
+    }
+
+    fn bearer(&self, pair: &CheckedPair) -> &'static str {
+        name(&self.sessions.admit(pair, Carrier::Authorization))
+    }
+
+    async fn renew(&self, pair: &CheckedPair) -> Renewed {
+        self.sessions.renew(pair, Carrier::Cookie).await.unwrap()
+    }
+
+    async fn refused(&self, pair: &CheckedPair, carrier: Carrier) -> RenewError {
+        self.sessions.renew(pair, carrier).await.err().unwrap()
+    }
+}
+
+pub(super) fn name(admission: &Admission) -> &'static str {
+    match admission {
+        Admission::Live(_) => "live",
+        Admission::RenewInPassing(_) => "renew in passing",
+        Admission::RenewFirst => "renew first",
+        Admission::Expired => "expired",
+        Admission::Ended => "ended",
+        Admission::Stolen => "stolen",
+    }
+}
+
+#[tokio::test]
+async fn a_login_proves_who_logged_in_and_nothing_without_its_cookie() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let other = login(&fixture.sessions).await;
+    let token = opened.token.expose();
+    let pair = fixture.check(&opened, token);
+    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+        panic!("not live");
+    };
+    assert_eq!((identity.subject().as_str(), identity.role().as_str()), ("zoë", "admin"));
+    assert_eq!(identity.session(), opened.session);
+    assert_eq!(identity.expires_at(), opened.expires_at);
+    assert_eq!(identity.session_expires_at(), opened.session_expires_at);
+    assert!(pair.claims().context == ContextHash::of(opened.context.as_str().as_bytes()));
+
+    let mismatch = |context: Option<&[u8]>| {
+        matches!(fixture.sessions.check(token, context), Err(CheckError::ContextMismatch))
+    };
+    assert!(mismatch(None));
+    assert!(mismatch(Some(b"")));
+    assert!(mismatch(Some(other.context.as_str().as_bytes())));
+    assert!(mismatch(Some(format!("{} ", opened.context.as_str()).as_bytes())));
+    let forged = format!("{token}x");
+    let context = Some(opened.context.as_str().as_bytes());
+    assert!(matches!(fixture.sessions.check(&forged, context), Err(CheckError::InvalidToken(_))));
+}
+
+#[tokio::test]
+async fn every_login_has_its_own_session_and_cookie() {
+    let fixture = fixture().await;
+    let (one, two) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
+    assert_ne!(one.session, two.session);
+    assert_ne!(one.context.as_str(), two.context.as_str());
+    let kept = fixture.sessions.store().read(one.session).unwrap().unwrap();
+    assert_eq!(kept.user_agent.map(|agent| agent.len()), Some(256));
+}
+
+#[tokio::test]
+async fn a_cookie_is_renewed_from_half_its_life_and_a_bearer_never_in_passing() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    fixture.time.advance(7 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "live");
+    fixture.time.advance(MINUTE);
+    assert_eq!(fixture.cookie(&pair), "renew in passing");
+    assert_eq!(fixture.bearer(&pair), "live");
+    fixture.time.advance(7 * MINUTE + Duration::from_secs(4));
+    assert_eq!(fixture.cookie(&pair), "renew in passing", "within the leeway");
+    fixture.time.advance(Duration::from_secs(2));
+    assert_eq!(fixture.cookie(&pair), "renew first");
+    assert_eq!(fixture.bearer(&pair), "expired");
+    let renewed = fixture.renew(&pair).await;
+    let next = fixture.check(&opened, renewed.token.expose());
+    assert_eq!(fixture.cookie(&next), "live");
+    assert_eq!(renewed.identity.subject().as_str(), "zoë");
+    assert_eq!(renewed.session_expires_at, opened.session_expires_at);
+}
+
+#[tokio::test]
+async fn sixteen_parallel_renewals_with_one_token_give_one_successor() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    fixture.time.advance(8 * MINUTE);
+    let renewals = join_all((0..16).map(|_| fixture.renew(&pair))).await;
+    let first = renewals[0].token.expose();
+    assert_ne!(first, opened.token.expose());
+    assert!(renewals.iter().all(|renewed| renewed.token.expose() == first));
+    // The other fifteen come again with the old token once the successor was seen.
+    assert_eq!(fixture.cookie(&fixture.check(&opened, first)), "live");
+    assert_eq!(fixture.cookie(&pair), "live");
+    assert_eq!(fixture.renew(&pair).await.token.expose(), first);
+}
+
+#[tokio::test]
+async fn a_replaced_token_used_after_the_grace_ends_the_session_as_stolen() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let renewed = fixture.renew(&pair).await;
+    let next = fixture.check(&opened, renewed.token.expose());
+    fixture.time.advance(5 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "live", "a successor never seen replaces nothing");
+    assert_eq!(fixture.cookie(&next), "live");
+    fixture.time.advance(MINUTE);
+    assert_eq!(fixture.cookie(&pair), "live", "within the grace");
+    fixture.time.advance(Duration::from_millis(1));
+    assert_eq!(fixture.cookie(&pair), "stolen");
+    assert_eq!(fixture.cookie(&pair), "ended");
+    assert_eq!(fixture.cookie(&next), "ended");
+    assert_eq!(fixture.sessions.end(opened.session, Reason::Stolen).await, Ok(true));
+    assert_eq!(fixture.metrics.sessions_revoked("stolen").get(), 1);
+}
+
+#[tokio::test]
+async fn a_replaced_token_renewed_after_the_grace_ends_the_session_as_stolen() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let renewed = fixture.renew(&pair).await;
+    let next = fixture.check(&opened, renewed.token.expose());
+    assert_eq!(fixture.cookie(&next), "live");
+    fixture.time.advance(2 * MINUTE);
+    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Stolen);
+    assert_eq!(fixture.refused(&next, Carrier::Cookie).await, RenewError::Ended);
+    assert!(fixture.sessions.store().read(opened.session).unwrap().is_none());
+    assert_eq!(fixture.metrics.sessions_revoked("stolen").get(), 1);
+}
+
+#[tokio::test]
+async fn a_replaced_bearer_works_until_its_own_end_and_is_no_theft() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let renewed = fixture.renew(&pair).await;
+    let next = fixture.check(&opened, renewed.token.expose());
+    assert_eq!(fixture.bearer(&next), "live");
+    fixture.time.advance(14 * MINUTE);
+    assert_eq!(fixture.bearer(&pair), "live");
+    let again = fixture.sessions.renew(&pair, Carrier::Authorization).await.unwrap();
+    assert!(again.expires_at > renewed.expires_at);
+    fixture.time.advance(2 * MINUTE);
+    assert_eq!(fixture.bearer(&pair), "expired");
+    assert_eq!(fixture.refused(&pair, Carrier::Authorization).await, RenewError::Expired);
+    assert!(fixture.sessions.renew(&next, Carrier::Authorization).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_successor_that_nobody_saw_is_given_again_with_new_dates_when_it_got_old() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let lost = fixture.renew(&pair).await;
+    fixture.time.advance(10 * MINUTE);
+    let again = fixture.renew(&pair).await;
+    assert_ne!(again.token.expose(), lost.token.expose());
+    fixture.time.advance(20 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "renew first", "as often as it is lost");
+    let third = fixture.renew(&pair).await;
+    let next = fixture.check(&opened, third.token.expose());
+    assert_eq!(fixture.cookie(&next), "live");
+    let late = fixture.check(&opened, lost.token.expose());
+    assert_eq!(fixture.cookie(&late), "renew first", "a late copy of the successor is no theft");
+}
+
+#[tokio::test]
+async fn an_idle_session_ends_and_activity_keeps_it_until_its_lifetime() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let mut pair = fixture.check(&opened, opened.token.expose());
+    for _ in 0..12 {
+        fixture.time.advance(59 * MINUTE);
+        assert_eq!(fixture.cookie(&pair), "renew first");
+        let renewed = fixture.renew(&pair).await;
+        assert!(renewed.expires_at <= opened.session_expires_at);
+        pair = fixture.check(&opened, renewed.token.expose());
+    }
+    assert_eq!(fixture.cookie(&pair), "live", "nothing is won by renewing before the end");
+    fixture.time.advance(12 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "ended");
+    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Ended);
+
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    fixture.time.advance(60 * MINUTE + Duration::from_millis(1));
+    assert_eq!(fixture.cookie(&pair), "ended");
+    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Ended);
+}
+
+#[tokio::test]
+async fn traffic_on_a_stream_counts_as_activity() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+        panic!("not live");
+    };
+    fixture.time.advance(50 * MINUTE);
+    identity.touch();
+    fixture.time.advance(50 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "renew first");
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_wakes_its_streams_and_holds_for_every_pair() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+        panic!("not live");
+    };
+    let stream = tokio::spawn({
+        let identity = identity.clone();
+        async move { identity.ended().await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(fixture.metrics.sessions_active().get(), 1);
+    assert_eq!(fixture.sessions.end(opened.session, Reason::Logout).await, Ok(true));
+    tokio::time::timeout(Duration::from_secs(1), stream).await.unwrap().unwrap();
+    identity.ended().await;
+    assert_eq!(fixture.cookie(&pair), "ended");
+    assert_eq!(fixture.bearer(&fixture.check(&opened, opened.token.expose())), "ended");
+    assert_eq!(fixture.sessions.end(opened.session, Reason::Logout).await, Ok(false));
+    assert_eq!(fixture.metrics.sessions_revoked("logout").get(), 1);
+    assert_eq!(fixture.metrics.sessions_active().get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_does_not_outlive_the_lifetime_of_its_session() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+        panic!("not live");
+    };
+    let before = tokio::time::Instant::now();
+    identity.ended().await;
+    let lasted = before.elapsed();
+    assert!((12 * 60 * MINUTE..12 * 60 * MINUTE + Duration::from_secs(1)).contains(&lasted));
+}
+
+#[tokio::test]
+async fn ending_an_unknown_session_ends_nobody() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let unknown = SessionId::from_bytes([3; 16]);
+    assert_eq!(fixture.sessions.end(unknown, Reason::Operator).await, Ok(false));
+    assert_eq!(fixture.cookie(&pair), "live");
+}
+
+#[tokio::test]
+async fn upkeep_forgets_what_is_over_and_unused_and_nothing_else() {
+    let fixture = fixture().await;
+    let (used, unused) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
+    let revoked = login(&fixture.sessions).await;
+    let pair = fixture.check(&used, used.token.expose());
+    drop(fixture.check(&unused, unused.token.expose()));
+    fixture.sessions.end(revoked.session, Reason::Logout).await.unwrap();
+    assert_eq!(fixture.sessions.live.len(), 3);
+    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now());
+    sweep();
+    assert_eq!(fixture.sessions.live.len(), 2, "used and revoked");
+    fixture.time.advance(12 * 60 * MINUTE);
+    sweep();
+    assert!(pair.live().is_ended(), "its streams are woken");
+    fixture.time.advance(MINUTE);
+    sweep();
+    assert_eq!(fixture.sessions.live.len(), 1, "used");
+}
+
+#[tokio::test]
+async fn a_reload_takes_over_times_and_keys_and_forgets_no_session() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let version = fixture.sessions.version();
+    fixture.sessions.reload(&token_config(None)).unwrap();
+    assert_eq!(fixture.sessions.version(), version, "nothing changed");
+    let mut token = token_config(None);
+    token.algorithm = TokenAlgorithm::EdDsa;
+    token.lifetime = 5 * MINUTE;
+    fixture.sessions.reload(&token).unwrap();
+    assert_ne!(fixture.sessions.version(), version);
+    let pair = fixture.check(&opened, opened.token.expose());
+    assert_eq!(fixture.cookie(&pair), "live");
+    let renewed = fixture.renew(&pair).await;
+    assert_eq!(renewed.expires_at.since(renewed.issued_at), 5 * MINUTE);
+    assert!(fixture.sessions.is_ours(renewed.token.expose()));
+    assert_eq!(fixture.sessions.public_jwks()["keys"].as_array().map(Vec::len), Some(1));
+}
+
+/// A folder with store and keys, to start from again and again.
+struct Disk {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    time: ManualTime,
+    metrics: Metrics,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let (clock, time) = Clock::manual();
+        let (folder, metrics) = (tempfile::tempdir().unwrap(), Metrics::new().unwrap());
+        Self { folder, clock, time, metrics }
+    }
+
+    async fn start(&self) -> Fixture {
+        let path = self.folder.path().join("state.redb");
+        let token = token_config(Some(&self.folder.path().join("keys")));
+        let kind = config::Store::Embedded { path };
+        let sessions = start(&kind, &token, &self.clock, &self.metrics).await;
+        Fixture { sessions, time: self.time.clone(), metrics: self.metrics.clone() }
+    }
+}
+
+#[tokio::test]
+async fn sessions_and_their_ends_survive_a_restart() {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let (kept, ended) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
+    fixture.sessions.end(ended.session, Reason::Logout).await.unwrap();
+    drop(fixture);
+    disk.time.advance(20 * MINUTE);
+    let fixture = disk.start().await;
+    assert_eq!(fixture.metrics.sessions_active().get(), 1);
+    let pair = fixture.check(&kept, kept.token.expose());
+    assert_eq!(fixture.cookie(&pair), "renew first");
+    fixture.renew(&pair).await;
+    assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
+    assert_eq!(fixture.metrics.keys_replaced().get(), 0);
+}
+
+#[tokio::test]
+async fn a_replaced_token_is_known_as_such_after_a_restart() {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let next = fixture.renew(&pair).await;
+    assert_eq!(fixture.cookie(&fixture.check(&opened, next.token.expose())), "live");
+    fixture.sessions.flush().await;
+    drop((pair, next, fixture));
+    let fixture = disk.start().await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    assert_eq!(fixture.cookie(&pair), "live", "within the grace");
+    fixture.time.advance(2 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "stolen");
+}
+
+async fn is_dead_after(change: impl FnOnce(&Path)) {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    drop(fixture);
+    drop(disk.start().await);
+    change(disk.folder.path());
+    let fixture = disk.start().await;
+    let context = Some(opened.context.as_str().as_bytes());
+    let checked = fixture.sessions.check(opened.token.expose(), context);
+    assert!(matches!(checked, Err(CheckError::InvalidToken(_))));
+    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+    drop((checked, fixture));
+    drop(disk.start().await);
+    assert_eq!(disk.metrics.keys_replaced().get(), 1, "and only once");
+}
+
+#[tokio::test]
+async fn with_the_store_file_deleted_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::remove_file(folder.join("state.redb")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn with_the_store_file_damaged_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::write(folder.join("state.redb"), "damaged").unwrap()).await;
+}
+
+#[tokio::test]
+async fn with_an_older_store_put_back_old_tokens_are_dead() {
+    let disk = Disk::new();
+    drop(disk.start().await);
+    let path = disk.folder.path().join("state.redb");
+    let backup = std::fs::read(&path).unwrap();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    fixture.sessions.end(opened.session, Reason::Logout).await.unwrap();
+    drop(fixture);
+    std::fs::write(&path, backup).unwrap();
+    let fixture = disk.start().await;
+    let context = Some(opened.context.as_str().as_bytes());
+    assert!(fixture.sessions.check(opened.token.expose(), context).is_err());
+    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+}
+
+#[tokio::test]
+async fn a_lost_record_shortens_its_session_and_nothing_else() {
+    let fixture = fixture().await;
+    let opened = login(&fixture.sessions).await;
+    let now = fixture.sessions.clock.now();
+    // As a store does that failed over before the record reached the other side.
+    fixture.sessions.store().sweep(now, now.plus(MINUTE)).await.unwrap();
+    let pair = fixture.check(&opened, opened.token.expose());
+    fixture.time.advance(10 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "live", "never renewed in passing");
+    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+        panic!("not live");
+    };
+    assert_eq!(identity.session_expires_at(), opened.expires_at);
+    fixture.time.advance(6 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "renew first");
+    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Ended);
+}

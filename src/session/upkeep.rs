@@ -1,0 +1,74 @@
+//! What happens to sessions by themselves: activity is told to the store, the
+//! forgotten is forgotten, and revocations that the store missed are told again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::ambient::Timestamp;
+use crate::session::Sessions;
+
+/// How often what was seen is told to the store.
+const NOTE_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the store is swept.
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// Sessions in one write, so that logins need not wait long.
+const NOTE_CHUNK: usize = 256;
+/// How far the store's idea of the last activity may lag behind.
+const IDLE_MARGIN: Duration = Duration::from_mins(2);
+
+impl Sessions {
+    /// Keeps the sessions until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut ticks = interval(NOTE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut swept = None;
+        loop {
+            ticks.tick().await;
+            self.tell(false).await;
+            if swept.is_none_or(|swept: Instant| swept.elapsed() >= SWEEP_INTERVAL) {
+                self.sweep().await;
+                swept = Some(Instant::now());
+            }
+            self.live.sweep(self.clock.now());
+        }
+    }
+
+    /// Tells the store all that was seen; at the end of a drain.
+    pub async fn flush(&self) {
+        self.tell(true).await;
+    }
+
+    async fn tell(&self, all: bool) {
+        let unwritten: Vec<_> = {
+            let unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+            unwritten.iter().map(|(session, entry)| (*session, *entry)).collect()
+        };
+        for (session, (until, reason)) in unwritten {
+            if self.write_revocation(session, until, reason).await.is_err() {
+                // The store is down; the next tick tries again.
+                return;
+            }
+        }
+        for chunk in self.live.unnoted(all).chunks(NOTE_CHUNK) {
+            let seen: Vec<_> = chunk.iter().map(|live| live.seen()).collect();
+            if self.store.note(seen.clone()).await.is_err() {
+                return;
+            }
+            for (live, seen) in chunk.iter().zip(&seen) {
+                live.noted(seen);
+            }
+        }
+    }
+
+    async fn sweep(&self) {
+        let now = self.clock.now();
+        let idle = self.lifetimes.load().idle.saturating_add(IDLE_MARGIN);
+        let idle = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
+        let idle_before = Timestamp::from_millis(now.millis().saturating_sub(idle));
+        if let Ok(active) = self.store.sweep(now, idle_before).await {
+            self.metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The store in a file of our own: rows in redb tables. Reads are answered where
+//! they are asked, from the last committed state; writes go through one thread.
+
+use std::path::Path;
+use std::sync::TryLockError;
+use std::time::Duration;
+
+use redb::{
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    ReadableTableMetadata as _, TableDefinition, WriteTransaction,
+};
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::secret::Secret;
+use crate::store::file::{self, Obstacle};
+use crate::store::record::bytes_are_over;
+use crate::store::writer::{Reopen, Writer};
+use crate::store::{FailureRow, OpenError, Seen, SessionRecord, StoreError};
+
+const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
+/// Until when a revocation is remembered, milliseconds since 1970.
+const REVOCATIONS: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("revocations");
+const FAILURES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("failures");
+const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
+const SECRETS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("secrets");
+
+/// What the tables mean; a file of another format is not ours to change.
+const FORMAT: u64 = 1;
+const FORMAT_ROW: &str = "format";
+const STARTS_ROW: &str = "starts";
+const HASH_KEY_ROW: &str = "hash_key";
+
+pub(super) struct Embedded(Writer);
+
+impl Embedded {
+    pub(super) async fn open(
+        path: &Path,
+        lock_wait: Duration,
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
+        let database = file::open_at_start(path, lock_wait, now, initialise).await?;
+        let again = path.to_owned();
+        // Never made anew while we run: an emptied store would forget revocations.
+        let reopen: Reopen = Box::new(move || file::open(&again, false));
+        Self::over(database, path, reopen)
+    }
+
+    fn over(database: Database, path: &Path, reopen: Reopen) -> Result<Self, OpenError> {
+        let writer = Writer::start(database, path.to_owned(), reopen);
+        writer
+            .map(Self)
+            .map_err(|error| OpenError::File { path: path.to_owned(), reason: error.to_string() })
+    }
+
+    pub(super) async fn create(&self, record: SessionRecord) -> Result<(), StoreError> {
+        self.0.write(move |transaction| insert(transaction, &record)).await
+    }
+
+    pub(super) fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        self.reading(|transaction| {
+            let row = transaction.open_table(SESSIONS)?.get(session.as_bytes())?;
+            Ok(row.and_then(|row| SessionRecord::from_bytes(session, row.value())))
+        })
+    }
+
+    pub(super) async fn update<A: Send + 'static>(
+        &self,
+        session: SessionId,
+        decide: impl Fn(&mut SessionRecord) -> A + Send + 'static,
+    ) -> Result<Option<A>, StoreError> {
+        self.0.write(move |transaction| change(transaction, session, &decide)).await
+    }
+
+    pub(super) async fn note(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
+        let note = move |transaction: &WriteTransaction| {
+            for seen in &seen {
+                change(transaction, seen.session, &|record: &mut SessionRecord| {
+                    record.absorb(seen);
+                })?;
+            }
+            Ok(())
+        };
+        self.0.write(note).await
+    }
+
+    pub(super) async fn revoke(
+        &self,
+        session: SessionId,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let revoke = move |transaction: &WriteTransaction| {
+            let mut revocations = transaction.open_table(REVOCATIONS)?;
+            revocations.insert(session.as_bytes(), until.millis())?;
+            let mut sessions = transaction.open_table(SESSIONS)?;
+            Ok(sessions.remove(session.as_bytes())?.is_some())
+        };
+        self.0.write(revoke).await
+    }
+
+    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        self.reading(|transaction| {
+            let mut revocations = Vec::new();
+            for row in transaction.open_table(REVOCATIONS)?.iter()? {
+                let (session, until) = row?;
+                let session = SessionId::from_bytes(*session.value());
+                revocations.push((session, Timestamp::from_millis(until.value())));
+            }
+            Ok(revocations)
+        })
+    }
+
+    pub(super) async fn sweep(
+        &self,
+        now: Timestamp,
+        idle_before: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let sweep = move |transaction: &WriteTransaction| {
+            let mut revocations = transaction.open_table(REVOCATIONS)?;
+            revocations.retain(|_, until| until > now.millis())?;
+            let mut sessions = transaction.open_table(SESSIONS)?;
+            sessions.retain(|_, bytes| !bytes_are_over(bytes, now, idle_before))?;
+            Ok(sessions.len()?)
+        };
+        self.0.write(sweep).await
+    }
+
+    pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {
+        self.reading(|transaction| {
+            let starts = transaction.open_table(NUMBERS)?.get(STARTS_ROW)?;
+            Ok(starts.map(|starts| starts.value()))
+        })
+    }
+
+    pub(super) async fn set_starts(&self, starts: u64) -> Result<(), StoreError> {
+        let set = move |transaction: &WriteTransaction| {
+            transaction.open_table(NUMBERS)?.insert(STARTS_ROW, starts)?;
+            Ok(())
+        };
+        self.0.write(set).await
+    }
+
+    pub(super) async fn hash_key(
+        &self,
+        fresh: Secret<[u8; 32]>,
+    ) -> Result<Secret<[u8; 32]>, StoreError> {
+        let get_or_insert = move |transaction: &WriteTransaction| {
+            let mut secrets = transaction.open_table(SECRETS)?;
+            if let Some(key) = secrets.get(HASH_KEY_ROW)? {
+                return Ok(Secret::new(*key.value()));
+            }
+            secrets.insert(HASH_KEY_ROW, fresh.expose())?;
+            Ok(fresh)
+        };
+        self.0.write(get_or_insert).await
+    }
+
+    pub(super) async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
+        let save = move |transaction: &WriteTransaction| {
+            let mut failures = transaction.open_table(FAILURES)?;
+            for FailureRow { key, at } in &rows {
+                if at.is_empty() {
+                    failures.remove(key)?;
+                } else {
+                    let bytes: Vec<u8> =
+                        at.iter().flat_map(|at| at.millis().to_le_bytes()).collect();
+                    failures.insert(key, bytes.as_slice())?;
+                }
+            }
+            Ok(())
+        };
+        self.0.write(save).await
+    }
+
+    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+        self.reading(|transaction| {
+            let mut rows = Vec::new();
+            for row in transaction.open_table(FAILURES)?.iter()? {
+                let (key, bytes) = row?;
+                let (times, _) = bytes.value().as_chunks::<8>();
+                let at = times.iter().map(|time| Timestamp::from_millis(i64::from_le_bytes(*time)));
+                rows.push(FailureRow { key: *key.value(), at: at.collect() });
+            }
+            Ok(rows)
+        })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.0.is_up()
+    }
+
+    fn reading<A>(
+        &self,
+        read: impl FnOnce(&ReadTransaction) -> Result<A, redb::Error>,
+    ) -> Result<A, StoreError> {
+        // Not waited for: while the writer opens the database again, it is down.
+        let database = match self.0.shared().database.try_read() {
+            Ok(database) => database,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Unavailable),
+        };
+        let database = database.as_ref().ok_or(StoreError::Unavailable)?;
+        database
+            .begin_read()
+            .map_err(Into::into)
+            .and_then(|transaction| read(&transaction))
+            .map_err(|error: redb::Error| {
+                tracing::error!(%error, "the store could not be read");
+                StoreError::Unavailable
+            })
+    }
+}
+
+fn insert(transaction: &WriteTransaction, record: &SessionRecord) -> Result<(), redb::Error> {
+    let mut sessions = transaction.open_table(SESSIONS)?;
+    sessions.insert(record.session.as_bytes(), record.to_bytes().as_slice())?;
+    Ok(())
+}
+
+fn change<A>(
+    transaction: &WriteTransaction,
+    session: SessionId,
+    decide: &impl Fn(&mut SessionRecord) -> A,
+) -> Result<Option<A>, redb::Error> {
+    let record = {
+        let row = transaction.open_table(SESSIONS)?;
+        let row = row.get(session.as_bytes())?;
+        row.and_then(|row| SessionRecord::from_bytes(session, row.value()))
+    };
+    let Some(before) = record else {
+        return Ok(None);
+    };
+    let mut after = before.clone();
+    let answer = decide(&mut after);
+    if after != before {
+        insert(transaction, &after)?;
+    }
+    Ok(Some(answer))
+}
+
+/// Makes sure of the tables, and that they mean what we think.
+fn initialise(database: &Database) -> Result<(), Obstacle> {
+    let tables = || -> Result<Option<u64>, redb::Error> {
+        let transaction = database.begin_write()?;
+        transaction.open_table(SESSIONS)?;
+        transaction.open_table(REVOCATIONS)?;
+        transaction.open_table(FAILURES)?;
+        transaction.open_table(SECRETS)?;
+        let format = {
+            let mut numbers = transaction.open_table(NUMBERS)?;
+            let format = numbers.get(FORMAT_ROW)?.map(|format| format.value());
+            if format.is_none() {
+                numbers.insert(FORMAT_ROW, FORMAT)?;
+            }
+            format
+        };
+        transaction.commit()?;
+        Ok(format)
+    };
+    match tables().map_err(file::obstacle_of)? {
+        None | Some(FORMAT) => Ok(()),
+        Some(other) => {
+            Err(Obstacle::Other(format!("is of format {other}, this program's is {FORMAT}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

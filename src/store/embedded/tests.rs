@@ -1,0 +1,226 @@
+//! What only a store in a file can promise: restarts, crashes, damage, full disks.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use redb::backends::InMemoryBackend;
+use redb::{Database, StorageBackend};
+
+use super::{Embedded, NUMBERS, initialise};
+use crate::ambient::Timestamp;
+use crate::store::file::{self, Obstacle};
+use crate::store::tests::{record, session};
+use crate::store::{OpenError, StoreError};
+
+const NOW: Timestamp = Timestamp::from_seconds(1_790_000_000);
+const LATER: Timestamp = Timestamp::from_seconds(1_790_009_000);
+
+async fn open(path: &Path) -> Embedded {
+    Embedded::open(path, Duration::from_secs(5), NOW).await.unwrap()
+}
+
+fn moved_aside(folder: &Path) -> Vec<Vec<u8>> {
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.to_string_lossy().contains(".unreadable-"))
+        .map(|path| fs::read(path).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/state.redb");
+    let store = open(&path).await;
+    store.create(record(1)).await.unwrap();
+    store.create(record(2)).await.unwrap();
+    store.revoke(session(2), LATER).await.unwrap();
+    store.set_starts(3).await.unwrap();
+    drop(store);
+    let store = open(&path).await;
+    assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
+    assert_eq!(store.read(session(2)).unwrap(), None);
+    assert_eq!(store.revocations().unwrap(), [(session(2), LATER)]);
+    assert_eq!(store.starts(), Ok(Some(3)));
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_was_answered_is_there_after_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let store = open(&path).await;
+    store.create(record(1)).await.unwrap();
+    store.revoke(session(1), LATER).await.unwrap();
+    // The file as it lies on disk while the store is open: what a kill leaves behind.
+    let image = folder.path().join("image.redb");
+    fs::copy(&path, &image).unwrap();
+    let after = open(&image).await;
+    assert_eq!(after.revocations().unwrap(), [(session(1), LATER)]);
+    assert_eq!(after.read(session(1)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_store_is_moved_aside_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    for content in [&b"not a store at all"[..], &[0; 9000]] {
+        let path = folder.path().join("state.redb");
+        fs::write(&path, content).unwrap();
+        let store = open(&path).await;
+        assert_eq!(store.starts(), Ok(None));
+        store.create(record(1)).await.unwrap();
+        drop(store);
+        fs::remove_file(&path).unwrap();
+        let aside = moved_aside(folder.path());
+        assert!(aside.iter().any(|kept| kept == content), "{} bytes", content.len());
+        for entry in fs::read_dir(folder.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_never_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.redb");
+    let store = open(&good).await;
+    for number in 0..50 {
+        store.create(record(number)).await.unwrap();
+    }
+    drop(store);
+    let good = fs::read(&good).unwrap();
+    for damage in 0..24 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let mut bytes = good.clone();
+        if damage % 3 == 0 {
+            bytes.truncate(good.len() * damage / 24);
+        } else {
+            let start = good.len() * damage / 24;
+            bytes[start..start + 512].fill(0xa5);
+        }
+        fs::write(&path, &bytes).unwrap();
+        let store = open(&path).await;
+        // Either the damage hit nothing in use, or all is new and the old file kept.
+        if moved_aside(folder.path()).is_empty() {
+            let known = (0..50).filter(|number| store.read(session(*number)).unwrap().is_some());
+            let known = known.count();
+            assert!(known == 50 || bytes.is_empty(), "damage {damage}: {known}");
+        } else {
+            assert_eq!(store.read(session(1)).unwrap(), None, "damage {damage}");
+            store.create(record(1)).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_waits_for_the_lock_and_then_gives_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let store = open(&path).await;
+    let refused = Embedded::open(&path, Duration::from_millis(120), NOW).await;
+    assert!(matches!(refused, Err(OpenError::Locked { .. })));
+    let waiting = open(&path);
+    let letting_go = async {
+        tokio::task::yield_now().await;
+        store.create(record(1)).await.unwrap();
+        drop(store);
+    };
+    let (waited, ()) = tokio::join!(waiting, letting_go);
+    assert!(waited.read(session(1)).unwrap().is_some());
+    assert!(moved_aside(folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_file_of_another_format_stops_the_start_and_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    drop(open(&path).await);
+    let database = file::open(&path, false).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(NUMBERS).unwrap().insert("format", 2).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let refused = Embedded::open(&path, Duration::ZERO, NOW).await;
+    assert!(matches!(refused, Err(OpenError::File { .. })));
+    assert!(moved_aside(folder.path()).is_empty());
+}
+
+/// A disk that can be filled.
+#[derive(Debug, Clone)]
+struct Disk {
+    pages: Arc<InMemoryBackend>,
+    full: Arc<AtomicBool>,
+}
+
+impl Disk {
+    fn check(&self) -> io::Result<()> {
+        if self.full.load(Ordering::SeqCst) {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn open(&self) -> Result<Database, Obstacle> {
+        let database = Database::builder().create_with_backend(self.clone());
+        database.map_err(|error| file::obstacle_of(error.into()))
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        self.pages.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.pages.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.check()?;
+        self.pages.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.check()?;
+        self.pages.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check()?;
+        self.pages.write(offset, data)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_outage_that_ends_with_room() {
+    let disk =
+        Disk { pages: Arc::new(InMemoryBackend::new()), full: Arc::new(AtomicBool::new(false)) };
+    let database = disk.open().unwrap();
+    initialise(&database).unwrap();
+    let again = disk.clone();
+    let store =
+        Embedded::over(database, Path::new("a disk"), Box::new(move || again.open())).unwrap();
+    store.create(record(1)).await.unwrap();
+
+    disk.full.store(true, Ordering::SeqCst);
+    for number in 2..5 {
+        assert_eq!(store.create(record(number)).await, Err(StoreError::Unavailable));
+        assert!(!store.is_up());
+    }
+    disk.full.store(false, Ordering::SeqCst);
+    let until = tokio::time::Instant::now() + Duration::from_secs(10);
+    while store.create(record(5)).await.is_err() {
+        assert!(tokio::time::Instant::now() < until, "the store does not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(store.is_up());
+    assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
+    assert_eq!(store.read(session(3)).unwrap(), None);
+}

@@ -1,0 +1,105 @@
+//! The store that dies with the process. Its lock is held for a few look-ups.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::secret::Secret;
+use crate::store::{FailureRow, Seen, SessionRecord, StoreError};
+
+#[derive(Default)]
+pub(super) struct Memory(Mutex<Rows>);
+
+#[derive(Default)]
+struct Rows {
+    sessions: HashMap<SessionId, SessionRecord>,
+    revocations: HashMap<SessionId, Timestamp>,
+    failures: HashMap<[u8; 32], Vec<Timestamp>>,
+    starts: Option<u64>,
+    hash_key: Option<Secret<[u8; 32]>>,
+}
+
+// The same shapes as the embedded store's, which can fail.
+#[expect(clippy::unnecessary_wraps, reason = "every kind of store answers alike")]
+impl Memory {
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn create(&self, record: SessionRecord) -> Result<(), StoreError> {
+        self.rows().sessions.insert(record.session, record);
+        Ok(())
+    }
+
+    pub(super) fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        Ok(self.rows().sessions.get(&session).cloned())
+    }
+
+    pub(super) fn update<A>(
+        &self,
+        session: SessionId,
+        decide: impl Fn(&mut SessionRecord) -> A,
+    ) -> Result<Option<A>, StoreError> {
+        Ok(self.rows().sessions.get_mut(&session).map(decide))
+    }
+
+    pub(super) fn note(&self, seen: &[Seen]) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for seen in seen {
+            if let Some(record) = rows.sessions.get_mut(&seen.session) {
+                record.absorb(seen);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn revoke(&self, session: SessionId, until: Timestamp) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        rows.revocations.insert(session, until);
+        Ok(rows.sessions.remove(&session).is_some())
+    }
+
+    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        Ok(self.rows().revocations.iter().map(|(session, until)| (*session, *until)).collect())
+    }
+
+    pub(super) fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {
+        let mut rows = self.rows();
+        rows.sessions.retain(|_, record| !record.is_over(now, idle_before));
+        rows.revocations.retain(|_, until| *until > now);
+        Ok(u64::try_from(rows.sessions.len()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {
+        Ok(self.rows().starts)
+    }
+
+    pub(super) fn set_starts(&self, starts: u64) -> Result<(), StoreError> {
+        self.rows().starts = Some(starts);
+        Ok(())
+    }
+
+    pub(super) fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
+        Ok(self.rows().hash_key.get_or_insert(fresh).clone())
+    }
+
+    pub(super) fn save_failures(&self, failures: Vec<FailureRow>) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for FailureRow { key, at } in failures {
+            if at.is_empty() {
+                rows.failures.remove(&key);
+            } else {
+                rows.failures.insert(key, at);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+        let rows = self.rows();
+        let row =
+            |(key, at): (&[u8; 32], &Vec<Timestamp>)| FailureRow { key: *key, at: at.clone() };
+        Ok(rows.failures.iter().map(row).collect())
+    }
+}

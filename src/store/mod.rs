@@ -1,0 +1,290 @@
+//! What must outlive the process: sessions, revocations, counted failures, and
+//! the start counter. A write is durable before it is answered. Speaks of records
+//! and times only; what they mean is decided by pure functions passed in.
+
+mod embedded;
+mod file;
+mod memory;
+mod record;
+mod writer;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::ambient::Timestamp;
+use crate::config;
+use crate::identity::SessionId;
+use crate::metrics::Metrics;
+use crate::secret::Secret;
+
+pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
+
+use embedded::Embedded;
+use memory::Memory;
+
+/// The store did not answer, or answered with an error that the log tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Nothing is known of the operation: it may have happened.
+    #[error("the store cannot answer")]
+    Unavailable,
+}
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system or the database library said no.
+    #[error("{path}: {reason}")]
+    File {
+        /// The store's file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Another process has it open, and did not let go in time.
+    #[error("{path}: is still open in another process")]
+    Locked {
+        /// The store's file.
+        path: PathBuf,
+    },
+}
+
+/// The failures counted for one key of a throttle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureRow {
+    /// A keyed hash of what is throttled.
+    pub key: [u8; 32],
+    /// When it failed, oldest first; empty forgets the key.
+    pub at: Vec<Timestamp>,
+}
+
+/// The store of this process.
+pub struct Store {
+    kind: Kind,
+    metrics: Metrics,
+}
+
+enum Kind {
+    Memory(Memory),
+    Embedded(Embedded),
+}
+
+impl Store {
+    /// Opens the store. Waits as long as `lock_wait` for another process to let go
+    /// of it. A file that cannot be read as a store is moved aside, never deleted.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or made, or stays locked.
+    pub async fn open(
+        config: &config::Store,
+        lock_wait: Duration,
+        now: Timestamp,
+        metrics: &Metrics,
+    ) -> Result<Self, OpenError> {
+        let kind = match config {
+            config::Store::Memory => Kind::Memory(Memory::default()),
+            config::Store::Embedded { path } => {
+                Kind::Embedded(Embedded::open(path, lock_wait, now).await?)
+            }
+        };
+        Ok(Self { kind, metrics: metrics.clone() })
+    }
+
+    /// Keeps a new session.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn create(&self, record: SessionRecord) -> Result<(), StoreError> {
+        self.counted(
+            "create",
+            match &self.kind {
+                Kind::Memory(memory) => memory.create(record),
+                Kind::Embedded(embedded) => embedded.create(record).await,
+            },
+        )
+    }
+
+    /// A session's record; `None` when there is none, or no more.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        self.counted(
+            "read",
+            match &self.kind {
+                Kind::Memory(memory) => memory.read(session),
+                Kind::Embedded(embedded) => embedded.read(session),
+            },
+        )
+    }
+
+    /// Decides on a session's record and keeps what the decision made of it, in
+    /// one step that no other can come between. `None` when there is no record.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn update<A: Send + 'static>(
+        &self,
+        session: SessionId,
+        decide: impl Fn(&mut SessionRecord) -> A + Send + 'static,
+    ) -> Result<Option<A>, StoreError> {
+        self.counted(
+            "update",
+            match &self.kind {
+                Kind::Memory(memory) => memory.update(session, decide),
+                Kind::Embedded(embedded) => embedded.update(session, decide).await,
+            },
+        )
+    }
+
+    /// Keeps what was seen of sessions since; those without a record are skipped.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn note(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
+        self.counted(
+            "note",
+            match &self.kind {
+                Kind::Memory(memory) => memory.note(&seen),
+                Kind::Embedded(embedded) => embedded.note(seen).await,
+            },
+        )
+    }
+
+    /// Ends a session: drops its record and remembers the revocation until `until`.
+    /// Says whether there was a record.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn revoke(&self, session: SessionId, until: Timestamp) -> Result<bool, StoreError> {
+        self.counted(
+            "revoke",
+            match &self.kind {
+                Kind::Memory(memory) => memory.revoke(session, until),
+                Kind::Embedded(embedded) => embedded.revoke(session, until).await,
+            },
+        )
+    }
+
+    /// Every revocation that is remembered, and until when.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        self.counted(
+            "revocations",
+            match &self.kind {
+                Kind::Memory(memory) => memory.revocations(),
+                Kind::Embedded(embedded) => embedded.revocations(),
+            },
+        )
+    }
+
+    /// Forgets sessions that ended or were last active before `idle_before`, and
+    /// revocations that are over. Says how many sessions are left.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {
+        self.counted(
+            "sweep",
+            match &self.kind {
+                Kind::Memory(memory) => memory.sweep(now, idle_before),
+                Kind::Embedded(embedded) => embedded.sweep(now, idle_before).await,
+            },
+        )
+    }
+
+    /// How often the gateway started with this store; `None` when it is new.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn starts(&self) -> Result<Option<u64>, StoreError> {
+        self.counted(
+            "starts",
+            match &self.kind {
+                Kind::Memory(memory) => memory.starts(),
+                Kind::Embedded(embedded) => embedded.starts(),
+            },
+        )
+    }
+
+    /// Records a start.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn set_starts(&self, starts: u64) -> Result<(), StoreError> {
+        self.counted(
+            "starts",
+            match &self.kind {
+                Kind::Memory(memory) => memory.set_starts(starts),
+                Kind::Embedded(embedded) => embedded.set_starts(starts).await,
+            },
+        )
+    }
+
+    /// The key under which names and addresses are hashed; `fresh` becomes it when
+    /// there is none yet.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
+        self.counted(
+            "hash_key",
+            match &self.kind {
+                Kind::Memory(memory) => memory.hash_key(fresh),
+                Kind::Embedded(embedded) => embedded.hash_key(fresh).await,
+            },
+        )
+    }
+
+    /// Keeps the failures of these keys.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
+        self.counted(
+            "save_failures",
+            match &self.kind {
+                Kind::Memory(memory) => memory.save_failures(rows),
+                Kind::Embedded(embedded) => embedded.save_failures(rows).await,
+            },
+        )
+    }
+
+    /// Every key's failures.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+        self.counted(
+            "failures",
+            match &self.kind {
+                Kind::Memory(memory) => memory.failures(),
+                Kind::Embedded(embedded) => embedded.failures(),
+            },
+        )
+    }
+
+    /// Whether the last write was answered.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match &self.kind {
+            Kind::Memory(_) => true,
+            Kind::Embedded(embedded) => embedded.is_up(),
+        }
+    }
+
+    fn counted<A>(
+        &self,
+        operation: &'static str,
+        result: Result<A, StoreError>,
+    ) -> Result<A, StoreError> {
+        let label = if result.is_ok() { "ok" } else { "unavailable" };
+        self.metrics.store_operations(operation, label).inc();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! What every kind of store promises. A further kind is one more line in `stores`.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::{FailureRow, Issued, Replaced, Seen, SessionRecord, Store};
+use crate::ambient::Timestamp;
+use crate::config;
+use crate::identity::{Role, SessionId, Subject};
+use crate::metrics::Metrics;
+use crate::secret::Secret;
+
+const NOW: Timestamp = Timestamp::from_seconds(1_790_000_000);
+const WAIT: Duration = Duration::from_secs(5);
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_seconds(NOW.seconds() + seconds)
+}
+
+pub(super) fn session(number: u8) -> SessionId {
+    SessionId::from_bytes([number; 16])
+}
+
+pub(super) fn record(number: u8) -> SessionRecord {
+    SessionRecord {
+        session: session(number),
+        subject: Subject::new("zoë"),
+        role: Role::new("admin"),
+        account: "uid=zoë,dc=example,dc=org".to_owned(),
+        created: NOW,
+        end: at(3600),
+        last_activity: NOW,
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        user_agent: Some("a \"browser\"".to_owned()),
+        issued: Issued {
+            generation: 1,
+            nonce: [number; 12],
+            issued_at: NOW.seconds(),
+            expires_at: at(900).seconds(),
+        },
+        newest_seen: 0,
+        replaced: Vec::new(),
+    }
+}
+
+async fn stores(test: impl AsyncFn(&Store)) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    for kind in [config::Store::Memory, config::Store::Embedded { path }] {
+        let metrics = Metrics::new().unwrap();
+        test(&Store::open(&kind, WAIT, NOW, &metrics).await.unwrap()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_session_reads_back_as_it_was_created() {
+    stores(async |store| {
+        assert_eq!(store.read(session(1)).unwrap(), None);
+        store.create(record(1)).await.unwrap();
+        store.create(record(2)).await.unwrap();
+        assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
+        assert_eq!(store.read(session(2)).unwrap(), Some(record(2)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_decision_keeps_what_it_changed_and_answers() {
+    stores(async |store| {
+        store.create(record(1)).await.unwrap();
+        let decide = |record: &mut SessionRecord| {
+            record.newest_seen += 1;
+            record.newest_seen
+        };
+        assert_eq!(store.update(session(1), decide).await, Ok(Some(1)));
+        assert_eq!(store.update(session(1), decide).await, Ok(Some(2)));
+        assert_eq!(store.update(session(2), decide).await, Ok(None));
+        assert_eq!(store.read(session(1)).unwrap().unwrap().newest_seen, 2);
+        assert_eq!(store.read(session(2)).unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn decisions_on_one_session_do_not_come_between_each_other() {
+    stores(async |store| {
+        store.create(record(1)).await.unwrap();
+        let decide = |record: &mut SessionRecord| {
+            let before = record.newest_seen;
+            std::thread::yield_now();
+            record.newest_seen = before + 1;
+        };
+        let all = (0..100).map(|_| store.update(session(1), decide));
+        futures_util::future::join_all(all).await.into_iter().for_each(|done| {
+            assert_eq!(done, Ok(Some(())));
+        });
+        assert_eq!(store.read(session(1)).unwrap().unwrap().newest_seen, 100);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_seen_is_added_and_never_undone() {
+    stores(async |store| {
+        store.create(record(1)).await.unwrap();
+        let seen = |seconds, newest_seen, since| Seen {
+            session: session(1),
+            last_activity: at(seconds),
+            newest_seen,
+            replaced: vec![Replaced { generation: newest_seen - 1, since }],
+        };
+        let unknown = Seen { session: session(9), ..seen(9, 9, 9) };
+        store.note(vec![seen(20, 3, 7), unknown, seen(10, 2, 5), seen(15, 3, 8)]).await.unwrap();
+        let kept = store.read(session(1)).unwrap().unwrap();
+        assert_eq!((kept.last_activity, kept.newest_seen), (at(20), 3));
+        let replaced: Vec<_> =
+            kept.replaced.iter().map(|one| (one.generation, one.since)).collect();
+        assert_eq!(replaced, [(1, 5), (2, 7)]);
+        assert_eq!(store.read(session(9)).unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_revocation_ends_a_session_once_and_is_remembered_until_its_time() {
+    stores(async |store| {
+        store.create(record(1)).await.unwrap();
+        assert_eq!(store.revoke(session(1), at(100)).await, Ok(true));
+        assert_eq!(store.revoke(session(1), at(100)).await, Ok(false));
+        assert_eq!(store.revoke(session(2), at(50)).await, Ok(false), "also without a record");
+        assert_eq!(store.read(session(1)).unwrap(), None);
+        let mut revoked = store.revocations().unwrap();
+        revoked.sort();
+        assert_eq!(revoked, [(session(1), at(100)), (session(2), at(50))]);
+        store.sweep(at(50), NOW).await.unwrap();
+        assert_eq!(store.revocations().unwrap(), [(session(1), at(100))]);
+        store.sweep(at(100), NOW).await.unwrap();
+        assert_eq!(store.revocations().unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sweep_forgets_ended_and_idle_sessions_and_counts_the_rest() {
+    stores(async |store| {
+        let mut ended = record(1);
+        ended.end = at(10);
+        let mut active = record(3);
+        active.last_activity = at(8);
+        for record in [ended, record(2), active] {
+            store.create(record).await.unwrap();
+        }
+        assert_eq!(store.sweep(at(9), NOW).await, Ok(3));
+        assert_eq!(store.sweep(at(10), NOW).await, Ok(2));
+        assert_eq!(store.sweep(at(10), at(5)).await, Ok(1));
+        assert!(store.read(session(3)).unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn starts_key_and_failures_are_kept() {
+    stores(async |store| {
+        assert_eq!(store.starts(), Ok(None));
+        store.set_starts(7).await.unwrap();
+        assert_eq!(store.starts(), Ok(Some(7)));
+
+        let key = store.hash_key(Secret::new([1; 32])).await.unwrap();
+        assert_eq!(key.expose(), &[1; 32]);
+        let key = store.hash_key(Secret::new([2; 32])).await.unwrap();
+        assert_eq!(key.expose(), &[1; 32], "the first one stays");
+
+        let row = |key, times: &[i64]| FailureRow {
+            key: [key; 32],
+            at: times.iter().map(|seconds| at(*seconds)).collect(),
+        };
+        store.save_failures(vec![row(1, &[1, 2]), row(2, &[3])]).await.unwrap();
+        store.save_failures(vec![row(1, &[2, 4]), row(2, &[])]).await.unwrap();
+        assert_eq!(store.failures().unwrap(), [row(1, &[2, 4])]);
+        assert!(store.is_up());
+    })
+    .await;
+}

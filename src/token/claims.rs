@@ -1,0 +1,133 @@
+//! What a token says: exactly the contract's claims, and their JSON form.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+
+use crate::ambient::{Entropy, EntropyFailed, Timestamp};
+use crate::identity::{Role, SessionId, Subject};
+use crate::token::ContextHash;
+
+/// The claims of one token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `sub`.
+    pub subject: Subject,
+    /// `role`.
+    pub role: Role,
+    /// `context`: the hash of the cookie that must come along.
+    pub context: ContextHash,
+    /// `iat`, whole seconds.
+    pub issued_at: Timestamp,
+    /// `exp`, whole seconds, later than `iat`.
+    pub expires_at: Timestamp,
+    /// `sid`.
+    pub session: SessionId,
+    /// `jti`.
+    pub id: TokenId,
+}
+
+/// `jti`: which token of its session this is. The login's is generation 1, each
+/// successor's one more; the random part tells apart tokens of one generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenId {
+    /// Counts the tokens of a session, from 1.
+    pub generation: u32,
+    /// 96 random bits.
+    pub nonce: [u8; 12],
+}
+
+impl TokenId {
+    /// A fresh id of a generation.
+    ///
+    /// # Errors
+    /// When the operating system gives no random bytes.
+    pub fn fresh(generation: u32, entropy: &Entropy) -> Result<Self, EntropyFailed> {
+        Ok(Self { generation, nonce: entropy.bytes()? })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, nonce) = text.split_once('.')?;
+        let generation = number.parse::<u32>().ok().filter(|number| *number > 0)?;
+        let nonce = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
+        let id = Self { generation, nonce };
+        // One spelling only: no sign, no leading zeros.
+        (id.to_string() == text).then_some(id)
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.generation, URL_SAFE_NO_PAD.encode(self.nonce))
+    }
+}
+
+/// The JSON form. A doubled, missing or further member is an error.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wire {
+    sub: String,
+    role: String,
+    context: String,
+    iat: i64,
+    exp: i64,
+    sid: String,
+    jti: String,
+}
+
+impl From<&Claims> for Wire {
+    fn from(claims: &Claims) -> Self {
+        Self {
+            sub: claims.subject.as_str().to_owned(),
+            role: claims.role.as_str().to_owned(),
+            context: claims.context.to_hex(),
+            iat: claims.issued_at.seconds(),
+            exp: claims.expires_at.seconds(),
+            sid: claims.session.to_string(),
+            jti: claims.id.to_string(),
+        }
+    }
+}
+
+impl Wire {
+    /// The claims, if every one of them holds what it must.
+    pub(super) fn claims(&self) -> Option<Claims> {
+        if self.sub.is_empty() || self.role.is_empty() || self.iat < 0 || self.exp <= self.iat {
+            return None;
+        }
+        Some(Claims {
+            subject: Subject::new(&self.sub),
+            role: Role::new(&self.role),
+            context: ContextHash::parse(&self.context)?,
+            issued_at: Timestamp::from_seconds(self.iat),
+            expires_at: Timestamp::from_seconds(self.exp),
+            session: SessionId::parse(&self.sid)?,
+            id: TokenId::parse(&self.jti)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TokenId;
+    use crate::ambient::Entropy;
+
+    #[test]
+    fn a_token_id_has_one_spelling() {
+        let id = TokenId::fresh(7, &Entropy::seeded(1)).unwrap();
+        let text = id.to_string();
+        assert_eq!(TokenId::parse(&text), Some(id));
+        for other in [
+            format!("0{text}"),
+            format!("+{text}"),
+            text.replace("7.", "0."),
+            text.replace("7.", "4294967296."),
+            text.replace("7.", ""),
+            format!("{text}A"),
+        ] {
+            assert_eq!(TokenId::parse(&other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! The gateway's own tokens: claims, the cookie they are bound to, the keys that
+//! sign them, and what makes a token ours. Knows no sessions' state and no HTTP.
+
+mod audit_key;
+mod claims;
+mod context;
+mod der;
+mod header;
+mod jwk;
+mod keys_dir;
+mod material;
+mod ring;
+
+pub use audit_key::{AuditKey, audit_key, audit_public_keys};
+pub use claims::{Claims, TokenId};
+pub use context::{ContextCookie, ContextHash, pair_key};
+pub use header::is_ours;
+pub use keys_dir::{KeyError, KeysDir};
+pub use ring::{KeyRing, KeySource, LEEWAY, TokenError};
