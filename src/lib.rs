@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
+pub mod policy;
 pub mod refusal;
 pub mod secret;
 pub mod session;

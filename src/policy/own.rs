@@ -1,0 +1,63 @@
+//! The endpoints that are the gateway's own: where they lie, and their methods.
+//! Knows nothing of what they do.
+
+use crate::config::{Config, Delivery};
+
+/// An endpoint that the gateway answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnEndpoint {
+    /// `/auth/login`.
+    Login,
+    /// `/auth/`, for people.
+    LoginPage,
+    /// `/auth/logout`.
+    Logout,
+    /// `/auth/session`.
+    Session,
+    /// `/auth/refresh`.
+    Refresh,
+    /// `/auth/verify`, for other proxies.
+    Verify,
+    /// `/.well-known/jwks.json`.
+    Jwks,
+}
+
+impl OwnEndpoint {
+    /// Its methods, as `Allow` lists them. Logging out by `HEAD` is left out, as
+    /// any page could make a browser do that.
+    #[must_use]
+    pub const fn allow(self) -> &'static str {
+        match self {
+            Self::Login | Self::Refresh => "POST",
+            Self::Logout => "GET, POST",
+            Self::LoginPage | Self::Session | Self::Verify | Self::Jwks => "GET, HEAD",
+        }
+    }
+
+    /// Whether it takes this method.
+    #[must_use]
+    pub fn takes(self, method: &str) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method)
+    }
+}
+
+/// The paths that are ours on a host; `None` is never forwarded and not built.
+pub(super) fn paths(config: &Config) -> Vec<(String, Option<OwnEndpoint>)> {
+    let has_page = !matches!(config.token.delivery, Delivery::Bearer);
+    let below_prefix = [
+        ("/", has_page.then_some(OwnEndpoint::LoginPage)),
+        ("/login", Some(OwnEndpoint::Login)),
+        ("/logout", Some(OwnEndpoint::Logout)),
+        ("/session", Some(OwnEndpoint::Session)),
+        ("/refresh", Some(OwnEndpoint::Refresh)),
+        ("/verify", Some(OwnEndpoint::Verify)),
+        ("/password", None),
+        ("/access-codes", None),
+        ("/access-codes/redeem", None),
+        ("/access-codes/revoke", None),
+        ("/mfa/**", None),
+    ];
+    let prefix = config.server.auth_prefix.trim_end_matches('/');
+    let own = below_prefix.into_iter().map(|(path, owner)| (format!("{prefix}{path}"), owner));
+    own.chain([("/.well-known/jwks.json".to_owned(), Some(OwnEndpoint::Jwks))]).collect()
+}

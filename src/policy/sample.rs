@@ -1,0 +1,149 @@
+//! A configuration for tests of the route table: two hosts, three roles.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::config::{
+    Access, Config, Cookie, Delivery, Directory, HeaderPreset, Headers, Limits, LogFormat,
+    LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite, Server, Store,
+    Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
+};
+use crate::identity::Role;
+use crate::secret::Secret;
+
+/// The public origin's host.
+pub(super) const HOME: &str = "home.example";
+
+/// A route of the public origin: `"GET,PUT /path"` or `"/path"`, and `"public"`,
+/// `"authenticated"` or roles.
+pub(super) fn route(line: &str, access: &str) -> Route {
+    let (methods, path) = line.split_once(' ').unwrap_or(("", line));
+    let names = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
+    Route {
+        label: line.to_owned(),
+        host: None,
+        path: path.to_owned(),
+        methods: (!methods.is_empty()).then(|| names(methods)),
+        access: match access {
+            "public" => Access::Public,
+            "authenticated" => Access::Authenticated,
+            roles => Access::Roles(names(roles).iter().map(|name| Role::new(name)).collect()),
+        },
+        upstream: 0,
+    }
+}
+
+/// The same for another host.
+pub(super) fn route_of(host: &str, line: &str, access: &str) -> Route {
+    Route { host: Some(host.to_owned()), ..route(line, access) }
+}
+
+/// A configuration with these routes, whose directory gives the roles `tracer`,
+/// `admin` and `access_code`.
+pub(super) fn config(routes: Vec<Route>) -> Config {
+    let role = |name| RoleMapping { name: Role::new(name), group: format!("cn={name}") };
+    Config {
+        server: server(),
+        telemetry: Telemetry {
+            listen: address(),
+            log_format: LogFormat::Json,
+            log_level: LogLevel::Info,
+            audit_file: None,
+            audit_requests: true,
+            audit_required: true,
+        },
+        directory: Some(directory(["tracer", "admin", "access_code"].map(role).to_vec())),
+        token: Token {
+            algorithm: TokenAlgorithm::Hs256,
+            lifetime: Duration::from_mins(15),
+            session_lifetime: Duration::from_hours(12),
+            idle_timeout: Duration::from_hours(1),
+            replay_grace: Duration::from_mins(1),
+            keys_dir: None,
+            delivery: Delivery::Cookie,
+        },
+        cookie: Cookie {
+            context_name: "context".to_owned(),
+            token_name: "token".to_owned(),
+            device_name: "device".to_owned(),
+            same_site: SameSite::Strict,
+        },
+        throttle: LoginThrottle {
+            per_user: Rate { count: 5, window: Duration::from_mins(15) },
+            per_address: Rate { count: 30, window: Duration::from_mins(5) },
+            entries: 1000,
+        },
+        store: Store::Memory,
+        headers: Headers {
+            user: HeaderName::from_static("x-auth-user"),
+            role: HeaderName::from_static("x-auth-role"),
+            preset: HeaderPreset::None,
+            hsts: None,
+        },
+        login_page: LoginPage { title: String::new(), notice: String::new() },
+        upstreams: vec![upstream()],
+        routes,
+    }
+}
+
+fn address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn server() -> Server {
+    Server {
+        listen: vec![address()],
+        public_origin: Origin { host: HOME.to_owned(), port: None },
+        trusted_proxies: Vec::new(),
+        proxy_protocol: false,
+        workers: 1,
+        auth_prefix: "/auth".to_owned(),
+        tls: Tls {
+            certificates: Vec::new(),
+            private_key: Arc::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()))),
+            min_version: TlsVersion::Tls12,
+            client: None,
+            certificate_file: PathBuf::new(),
+        },
+        limits: Limits::default(),
+    }
+}
+
+fn directory(roles: Vec<RoleMapping>) -> Directory {
+    Directory {
+        servers: Vec::new(),
+        authorities: None,
+        bind_dn: String::new(),
+        bind_password: Secret::new(String::new()),
+        base_dn: String::new(),
+        user_attribute: String::new(),
+        user_filter: None,
+        subject_attribute: String::new(),
+        group_base_dn: String::new(),
+        nested_groups: false,
+        timeout: Duration::from_secs(5),
+        roles,
+    }
+}
+
+fn upstream() -> Upstream {
+    Upstream {
+        name: "backend".to_owned(),
+        servers: Vec::new(),
+        strip_cookies: Vec::new(),
+        strip_headers: Vec::new(),
+        set_headers: BTreeMap::new(),
+        allow_headers: Vec::new(),
+        path_parameters: false,
+        connect_timeout: Duration::from_secs(3),
+        response_timeout: Duration::from_mins(1),
+        idle_timeout: Duration::from_secs(4),
+        connections: 100,
+    }
+}
