@@ -7,3 +7,4 @@ pub mod identity;
 pub mod metrics;
 pub mod refusal;
 pub mod secret;
+pub mod server;
