@@ -8,3 +8,4 @@ pub mod metrics;
 pub mod refusal;
 pub mod secret;
 pub mod server;
+pub mod upstream;
