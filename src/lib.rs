@@ -9,3 +9,4 @@ pub mod refusal;
 pub mod secret;
 pub mod server;
 pub mod upstream;
+pub mod wire;
