@@ -17,4 +17,6 @@ pub mod secret;
 pub mod session;
 pub mod store;
 pub mod token;
+pub mod server;
+pub mod upstream;
 pub mod wire;

@@ -1,0 +1,214 @@
+//! The accept loop of one worker: places are counted, connections become tasks,
+//! and at the end the listeners are emptied before they close.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, timeout};
+
+use super::activity::{Activity, Watched};
+use super::connection::Ready;
+use super::handshake::{self, HandshakeError};
+use super::peer::{Addresses, Peer};
+use super::slots::Full;
+use super::tls::HTTP2;
+use super::worker::{Open, Registration, Stage, Worker};
+use super::{Listening, ServerShared, Service};
+
+/// How long accepting rests when the system is out of file descriptors or memory.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often that is said.
+const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
+
+/// Connections taken from a listener's queue before it closes: as many as it can hold,
+/// so that a flood does not keep it open.
+const LAST_ACCEPTS: usize = 4096;
+
+/// Serves the listeners of one worker until the drain is over. Runs inside a
+/// `LocalRuntime` (or `LocalSet`); what is still open when it returns has been told to
+/// end and dies with the runtime.
+pub async fn serve<S: Service>(
+    listeners: Vec<std::net::TcpListener>,
+    service: Rc<S>,
+    shared: ServerShared,
+) {
+    let worker = Worker::new(shared.metrics.connections_open("https"));
+    let acceptor = Rc::new(Acceptor { service, shared, worker });
+    let loops: Vec<JoinHandle<()>> = listeners
+        .into_iter()
+        .filter_map(|listener| match TcpListener::from_std(listener) {
+            Ok(listener) => Some(spawn_local(Rc::clone(&acceptor).run(listener))),
+            Err(error) => {
+                tracing::error!(%error, "a listener cannot be served");
+                None
+            }
+        })
+        .collect();
+    acceptor.shared.drain.wait().await;
+    acceptor.worker.enter(Stage::LastAnswers);
+    for accepting in loops {
+        let _ = accepting.await;
+    }
+    let timeout = acceptor.shared.listening.load().limits.drain_timeout;
+    acceptor.worker.drain(timeout).await;
+}
+
+struct Acceptor<S> {
+    service: Rc<S>,
+    shared: ServerShared,
+    worker: Rc<Worker>,
+}
+
+/// A socket that has its place.
+struct Accepted {
+    socket: TcpStream,
+    addresses: Addresses,
+    open: Open,
+    listening: Arc<Listening>,
+    trusted: bool,
+}
+
+impl<S: Service> Acceptor<S> {
+    async fn run(self: Rc<Self>, listener: TcpListener) {
+        let mut said: Option<Instant> = None;
+        let mut draining = Box::pin(async {
+            self.shared.drain.wait().await;
+        });
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut draining => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, peer)) => self.admit(socket, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    if said.is_none_or(|said| said.elapsed() >= EXHAUSTED_LOG) {
+                        tracing::error!(%error, "connections cannot be accepted");
+                        said = Some(Instant::now());
+                    }
+                    tokio::time::sleep(EXHAUSTED_PAUSE).await;
+                }
+            }
+        }
+        self.empty(listener);
+    }
+
+    /// Closing a listener resets what waits in its queue: that is served first.
+    fn empty(self: &Rc<Self>, listener: TcpListener) {
+        let Ok(listener) = listener.into_std() else { return };
+        for _ in 0..LAST_ACCEPTS {
+            let Ok((socket, peer)) = listener.accept() else { return };
+            if socket.set_nonblocking(true).is_ok()
+                && let Ok(socket) = TcpStream::from_std(socket)
+            {
+                self.admit(socket, peer);
+            }
+        }
+    }
+
+    /// Gives the connection its place and a task, or closes it at once.
+    fn admit(self: &Rc<Self>, socket: TcpStream, peer: SocketAddr) {
+        let accepted = match self.place(socket, peer) {
+            Ok(Some(accepted)) => accepted,
+            Ok(None) => return,
+            Err(full) => return self.refuse(full),
+        };
+        let activity = Arc::new(Activity::new());
+        let registration = self.worker.register(&activity);
+        spawn_local(Rc::clone(self).serve_one(accepted, activity, registration));
+    }
+
+    fn place(&self, socket: TcpStream, peer: SocketAddr) -> Result<Option<Accepted>, Full> {
+        let listening = self.shared.listening.load_full();
+        let trusted = handshake::is_trusted(&listening, peer);
+        let mut slot = self.shared.slots.take(&listening.limits)?;
+        if !trusted {
+            slot.claim(peer.ip(), &listening.limits)?;
+        }
+        let Ok(local) = socket.local_addr() else { return Ok(None) };
+        if socket.set_nodelay(true).is_err() {
+            return Ok(None);
+        }
+        let addresses = Addresses { client: peer, socket: peer, local };
+        let open = self.worker.open(slot);
+        Ok(Some(Accepted { socket, addresses, open, listening, trusted }))
+    }
+
+    async fn serve_one(
+        self: Rc<Self>,
+        accepted: Accepted,
+        activity: Arc<Activity>,
+        registration: Registration,
+    ) {
+        let Accepted { mut socket, mut addresses, mut open, listening, trusted } = accepted;
+        let established = timeout(listening.limits.handshake_timeout, async {
+            if trusted && listening.proxy_protocol {
+                addresses.client = self.announced(&mut socket, &mut open, &listening).await?;
+            }
+            let socket = Watched::new(socket, Arc::clone(&activity), open);
+            handshake::tls(&listening, socket).await
+        });
+        let established = established.await.unwrap_or(Err(HandshakeError::Timeout));
+        let socket = match established {
+            Ok(socket) => socket,
+            Err(error) => return handshake::count(&self.shared.metrics, Err(&error)),
+        };
+        handshake::count(&self.shared.metrics, Ok(socket.get_ref().1));
+        let http2 = socket.get_ref().1.alpn_protocol() == Some(HTTP2);
+        let ready = Ready {
+            socket,
+            service: Rc::clone(&self.service),
+            peer: Rc::new(Peer::new(addresses, activity, Rc::clone(&self.worker))),
+            limits: Arc::clone(&listening.limits),
+            registration,
+            malformed: self.shared.metrics.http_malformed(),
+        };
+        // A connection keeps the limits it began with, and not the rest.
+        drop(listening);
+        if http2 { ready.http2().await } else { ready.http1().await }
+    }
+}
+
+impl<S> Acceptor<S> {
+    /// The client that a trusted proxy speaks for; it is counted like one that came itself.
+    async fn announced(
+        &self,
+        socket: &mut TcpStream,
+        open: &mut Open,
+        listening: &Listening,
+    ) -> Result<SocketAddr, HandshakeError> {
+        let Some(client) = handshake::announced(socket).await? else {
+            return socket.peer_addr().map_err(|_| HandshakeError::Announcement);
+        };
+        if !handshake::is_trusted(listening, client)
+            && let Err(full) = open.slot().claim(client.ip(), &listening.limits)
+        {
+            self.refuse(full);
+            return Err(HandshakeError::Limit);
+        }
+        Ok(client)
+    }
+
+    fn refuse(&self, full: Full) {
+        self.shared.metrics.limit_hits(full.label()).inc();
+    }
+}
+
+/// Whether accepting failed for the one connection only.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+    )
+}

@@ -1,0 +1,3 @@
+//! The integration tests: real sockets, real TLS, real clients.
+
+mod server;
