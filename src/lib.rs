@@ -9,4 +9,5 @@ pub mod refusal;
 pub mod secret;
 pub mod session;
 pub mod store;
+pub mod throttle;
 pub mod token;
