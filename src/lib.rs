@@ -16,6 +16,7 @@ pub mod refusal;
 pub mod secret;
 pub mod session;
 pub mod store;
+pub mod throttle;
 pub mod token;
 pub mod server;
 pub mod upstream;

@@ -85,14 +85,15 @@ impl Sessions {
         let Pair { claims, live, .. } = &*pair.0;
         let now = self.clock.now();
         let times = self.lifetimes.load();
-        if live.is_ended() || live.end().is_some_and(|end| end <= now) {
+        if live.is_ended() {
             return Admission::Ended;
         }
         let expired = pair.is_expired(now);
         if expired && carrier == Carrier::Authorization {
             return Admission::Expired;
         }
-        if expired && now.since(live.last_activity()) > times.idle {
+        let over = live.end().is_some_and(|end| end <= now);
+        if over || (expired && now.since(live.last_activity()) > times.idle) {
             return Admission::Ended;
         }
         let presented = live.present(claims.id.generation, now, times.grace);
