@@ -3,6 +3,7 @@
 
 pub mod ambient;
 pub mod config;
+pub mod directory;
 pub mod identity;
 pub mod metrics;
 pub mod refusal;
