@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod gateway;
+pub mod directory;
 pub mod identity;
 pub mod logging;
 pub mod metrics;

@@ -1,0 +1,248 @@
+//! One connection to one server: TCP, TLS by our own rules, the guard, and the
+//! LDAP library behind it. Knows no accounts and no roles.
+
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, StdStream};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::AbortHandle;
+use tokio_rustls::TlsConnector;
+
+use crate::config::{LdapServer, LdapTransport};
+use crate::directory::bind::{self, BindAnswer};
+use crate::directory::entry::Entry;
+use crate::directory::filter::Filter;
+use crate::directory::guard;
+use crate::directory::{DirectoryError, Operation};
+use crate::secret::Secret;
+
+const CODE_SUCCESS: u32 = 0;
+const CODE_SIZE_LIMIT_EXCEEDED: u32 = 4;
+const CODE_NO_SUCH_OBJECT: u32 = 32;
+
+/// Where a server is and how to talk to it.
+pub(super) struct Endpoint {
+    server: LdapServer,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl Endpoint {
+    /// Reads authorities, opens nothing.
+    pub(super) fn new(
+        server: &LdapServer,
+        authorities: Option<&[CertificateDer<'static>]>,
+    ) -> Result<Self, DirectoryError> {
+        let tls = match server.transport {
+            LdapTransport::Plaintext => None,
+            LdapTransport::Tls | LdapTransport::StartTls => {
+                let name = ServerName::try_from(server.host.clone()).map_err(|_| {
+                    DirectoryError::Configuration("the server's name is no host name".to_owned())
+                })?;
+                Some((TlsConnector::from(Arc::new(tls_config(authorities)?)), name))
+            }
+        };
+        Ok(Self { server: server.clone(), tls })
+    }
+
+    /// `host:port`, as metrics and logs name the server.
+    pub(super) fn name(&self) -> String {
+        format!("{}:{}", self.server.host, self.server.port)
+    }
+
+    /// Connects, up to where LDAP can be spoken; has no deadline of its own.
+    pub(super) async fn connect(&self) -> Result<Connection, DirectoryError> {
+        let address = (self.server.host.as_str(), self.server.port);
+        let mut stream = TcpStream::connect(address).await.map_err(DirectoryError::Connect)?;
+        // Without this every new TLS connection waits 44 ms for a delayed acknowledgement.
+        stream.set_nodelay(true).map_err(DirectoryError::Connect)?;
+        if self.server.transport == LdapTransport::StartTls {
+            guard::start_tls(&mut stream).await?;
+        }
+        match &self.tls {
+            None => Connection::over(stream, self.name()).await,
+            Some((connector, name)) => {
+                let stream = connector.connect(name.clone(), stream).await;
+                Connection::over(stream.map_err(DirectoryError::Tls)?, self.name()).await
+            }
+        }
+    }
+}
+
+fn tls_config(
+    authorities: Option<&[CertificateDer<'static>]>,
+) -> Result<ClientConfig, DirectoryError> {
+    let authorities = match authorities {
+        Some(authorities) => authorities.to_vec(),
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    let mut roots = RootCertStore::empty();
+    let (added, _) = roots.add_parsable_certificates(authorities);
+    if added == 0 {
+        let text = "there is no usable certificate authority for the directory";
+        return Err(DirectoryError::Configuration(text.to_owned()));
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| DirectoryError::Configuration(error.to_string()))?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A search.
+pub(super) struct Search<'s> {
+    pub(super) operation: Operation,
+    pub(super) base: &'s str,
+    pub(super) scope: Scope,
+    pub(super) filter: &'s Filter,
+    /// Which attributes to bring; `1.1` for none.
+    pub(super) attribute: &'s str,
+    /// Most entries to take.
+    pub(super) entries_max: usize,
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) entries: Vec<Entry>,
+    /// There is more than was asked for or than the server likes to tell.
+    pub(super) more: bool,
+}
+
+/// A connection; whatever belongs to it ends when it is dropped.
+pub(super) struct Connection {
+    library: Ldap,
+    tasks: [AbortHandle; 2],
+    suspect: AtomicBool,
+}
+
+impl Connection {
+    async fn over<S>(server: S, name: String) -> Result<Self, DirectoryError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        let (library_end, guard_end) = UnixStream::pair().map_err(DirectoryError::Connect)?;
+        let library_end = library_end.into_std().map_err(DirectoryError::Connect)?;
+        let settings = LdapConnSettings::new().set_std_stream(StdStream::Unix(library_end));
+        // The URL only says that the stream is a Unix one.
+        let opened = LdapConnAsync::with_settings(settings, "ldapi://x").await;
+        let (driver, library) = opened.map_err(|_| DirectoryError::Lost)?;
+        let guard = tokio::spawn(async move {
+            if let Err(ended) = guard::relay(server, guard_end).await {
+                tracing::warn!(server = name, cause = %ended, "directory connection ended");
+            }
+        });
+        // A panic in the driver ends this task alone, and with it the connection.
+        let driver = tokio::spawn(driver.drive());
+        let tasks = [guard.abort_handle(), driver.abort_handle()];
+        Ok(Self { library, tasks, suspect: AtomicBool::new(false) })
+    }
+
+    /// False once it ended or an operation on it was left without a proper end.
+    pub(super) fn is_usable(&self) -> bool {
+        !self.suspect.load(Ordering::Relaxed) && !self.library.clone().is_closed()
+    }
+
+    /// Binds, asking for the password policy's state.
+    pub(super) async fn bind(
+        &self,
+        dn: &str,
+        password: &Secret<String>,
+    ) -> Result<BindAnswer, DirectoryError> {
+        let mut library = self.library.clone();
+        let work = async {
+            library.with_controls(bind::password_policy_request());
+            library.simple_bind(dn, password.expose()).await.map_err(|_| DirectoryError::Lost)
+        };
+        let result = self.watched(work).await?;
+        bind::judge(result.rc, &result.ctrls)
+    }
+
+    /// Searches; references are left out and never followed.
+    pub(super) async fn search(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
+        let (code, found) = self.watched(self.read_entries(search)).await?;
+        match code {
+            CODE_SUCCESS => Ok(found),
+            CODE_SIZE_LIMIT_EXCEEDED => Ok(Found { more: true, ..found }),
+            code => {
+                if code != CODE_NO_SUCH_OBJECT {
+                    // Perhaps the server no longer knows who we are here.
+                    self.suspect.store(true, Ordering::Relaxed);
+                }
+                Err(DirectoryError::Refused { operation: search.operation, code })
+            }
+        }
+    }
+
+    async fn read_entries(&self, search: &Search<'_>) -> Result<(u32, Found), DirectoryError> {
+        let mut library = self.library.clone();
+        let limit = i32::try_from(search.entries_max).unwrap_or(i32::MAX);
+        library.with_search_options(SearchOptions::new().sizelimit(limit));
+        let filter = search.filter.to_string();
+        let attributes = vec![search.attribute.to_owned()];
+        let stream = library.streaming_search(search.base, search.scope, &filter, attributes);
+        let mut stream = stream.await.map_err(lost)?;
+        let mut found = Found::default();
+        while let Some(item) = stream.next().await.map_err(lost)? {
+            if item.is_ref() || item.is_intermediate() {
+                continue;
+            }
+            // Some servers ignore the size limit; an endless answer ends here.
+            if found.entries.len() >= search.entries_max {
+                self.suspect.store(true, Ordering::Relaxed);
+                found.more = true;
+                return Ok((CODE_SIZE_LIMIT_EXCEEDED, found));
+            }
+            let entry = Entry::parse(item.0).ok_or(DirectoryError::Protocol("an entry"))?;
+            found.entries.push(entry);
+        }
+        Ok((stream.finish().await.rc, found))
+    }
+
+    /// Runs an operation. When it fails, is dropped half-way or panics (the library
+    /// does, on answers of an unexpected shape), nobody uses this connection again.
+    async fn watched<T>(
+        &self,
+        work: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        let suspicion = Suspicion(&self.suspect);
+        let mut work = pin!(work);
+        let result = std::future::poll_fn(|context| {
+            catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)))
+                .unwrap_or(Poll::Ready(Err(DirectoryError::Lost)))
+        })
+        .await?;
+        std::mem::forget(suspicion);
+        Ok(result)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
+fn lost(error: LdapError) -> DirectoryError {
+    match error {
+        LdapError::FilterParsing => DirectoryError::Protocol("our own filter"),
+        _ => DirectoryError::Lost,
+    }
+}
+
+/// Makes its connection suspect unless it is forgotten.
+struct Suspicion<'c>(&'c AtomicBool);
+
+impl Drop for Suspicion<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}

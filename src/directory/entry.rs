@@ -1,0 +1,162 @@
+//! One entry that a search found, and the subject in it. Values stay bytes until
+//! somebody says what they are.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ldap3::asn1::{PL, StructureTag};
+
+use crate::identity::Subject;
+
+/// One entry.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    /// The name in the server's own spelling, never empty.
+    pub(super) dn: String,
+    attributes: Vec<(String, Vec<Vec<u8>>)>,
+}
+
+/// Why an entry names no subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoSubject {
+    #[error("the entry does not have the subject attribute")]
+    Missing,
+    #[error("the entry has several values of the subject attribute")]
+    Several,
+    #[error("the subject attribute is empty or holds control characters")]
+    Unusable,
+}
+
+impl Entry {
+    /// Reads a `SearchResultEntry` (RFC 4511 section 4.5.2); `None` when it is none.
+    pub(super) fn parse(tag: StructureTag) -> Option<Self> {
+        let [name, attributes] = <[_; 2]>::try_from(constructed(tag)?).ok()?;
+        let dn = String::from_utf8(primitive(name)?).ok().filter(|dn| !dn.is_empty())?;
+        let attributes: Option<_> =
+            constructed(attributes)?.into_iter().map(parse_attribute).collect();
+        Some(Self { dn, attributes: attributes? })
+    }
+
+    /// The values of an attribute, whatever case the server writes its name in.
+    pub(super) fn values(&self, attribute: &str) -> &[Vec<u8>] {
+        let found = self.attributes.iter().find(|(name, _)| name.eq_ignore_ascii_case(attribute));
+        found.map_or(&[], |(_, values)| values)
+    }
+
+    /// Who the entry is to the upstream: the one value of `attribute`. `objectGUID`
+    /// and `objectSid` in their usual text form, other bytes that are no text as base64url.
+    pub(super) fn subject(&self, attribute: &str) -> Result<Subject, NoSubject> {
+        let value = match self.values(attribute) {
+            [] => return Err(NoSubject::Missing),
+            [value] => value,
+            _ => return Err(NoSubject::Several),
+        };
+        let text = match attribute.to_ascii_lowercase().as_str() {
+            "objectguid" => guid(value).ok_or(NoSubject::Unusable)?,
+            "objectsid" => sid(value).ok_or(NoSubject::Unusable)?,
+            _ => std::str::from_utf8(value)
+                .map_or_else(|_| URL_SAFE_NO_PAD.encode(value), str::to_owned),
+        };
+        if text.trim().is_empty() || text.chars().any(char::is_control) {
+            return Err(NoSubject::Unusable);
+        }
+        Ok(Subject::new(&text))
+    }
+}
+
+fn parse_attribute(tag: StructureTag) -> Option<(String, Vec<Vec<u8>>)> {
+    let [name, values] = <[_; 2]>::try_from(constructed(tag)?).ok()?;
+    let name = String::from_utf8(primitive(name)?).ok()?;
+    let values: Option<_> = constructed(values)?.into_iter().map(primitive).collect();
+    Some((name, values?))
+}
+
+fn constructed(tag: StructureTag) -> Option<Vec<StructureTag>> {
+    match tag.payload {
+        PL::C(parts) => Some(parts),
+        PL::P(_) => None,
+    }
+}
+
+fn primitive(tag: StructureTag) -> Option<Vec<u8>> {
+    match tag.payload {
+        PL::P(bytes) => Some(bytes),
+        PL::C(_) => None,
+    }
+}
+
+/// A GUID as Microsoft stores it, its first three fields little-endian.
+fn guid(bytes: &[u8]) -> Option<String> {
+    let bytes: [u8; 16] = bytes.try_into().ok()?;
+    let order = [3, 2, 1, 0, 16, 5, 4, 16, 7, 6, 16, 8, 9, 16, 10, 11, 12, 13, 14, 15];
+    let part =
+        |index: &usize| bytes.get(*index).map_or("-".to_owned(), |byte| format!("{byte:02x}"));
+    Some(order.iter().map(part).collect())
+}
+
+/// A security identifier: revision, count, a big-endian authority, little-endian parts.
+fn sid(bytes: &[u8]) -> Option<String> {
+    let [revision, count, rest @ ..] = bytes else { return None };
+    let (authority, parts) = rest.split_first_chunk::<6>()?;
+    let authority = authority.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    let (parts, []) = parts.as_chunks::<4>() else { return None };
+    if parts.len() != usize::from(*count) {
+        return None;
+    }
+    let parts = parts.iter().map(|part| format!("-{}", u32::from_le_bytes(*part)));
+    Some(std::iter::once(format!("S-{revision}-{authority}")).chain(parts).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use ldap3::asn1::{PL, StructureTag, TagClass};
+
+    use super::{Entry, NoSubject};
+
+    fn entry(attribute: &str, values: &[&[u8]]) -> Entry {
+        let values = values.iter().map(|value| value.to_vec()).collect();
+        Entry { dn: "uid=a,dc=x".to_owned(), attributes: vec![(attribute.to_owned(), values)] }
+    }
+
+    fn subject(attribute: &str, value: &[u8]) -> Result<String, NoSubject> {
+        entry(attribute, &[value]).subject(attribute).map(|subject| subject.to_string())
+    }
+
+    #[test]
+    fn a_subject_is_exactly_one_usable_value() {
+        assert_eq!(entry("UID", &[b"Alice"]).subject("uid").unwrap().as_str(), "Alice");
+        assert_eq!(entry("uid", &[]).subject("uid"), Err(NoSubject::Missing));
+        assert_eq!(entry("cn", &[b"a"]).subject("uid"), Err(NoSubject::Missing));
+        assert_eq!(entry("uid", &[b"a", b"b"]).subject("uid"), Err(NoSubject::Several));
+        for value in [b"".as_slice(), b"  ", b"a\r\nX-Auth-Role: admin", b"a\0"] {
+            assert_eq!(subject("uid", value), Err(NoSubject::Unusable));
+        }
+    }
+
+    #[test]
+    fn binary_identifiers_have_one_text_form() {
+        let guid: Vec<u8> = (0..16).collect();
+        assert_eq!(subject("objectGUID", &guid).unwrap(), "03020100-0504-0706-0809-0a0b0c0d0e0f");
+        let sid = b"\x01\x02\0\0\0\0\0\x05\x20\0\0\0\x20\x02\0\0";
+        assert_eq!(subject("objectSid", sid).unwrap(), "S-1-5-32-544");
+        assert_eq!(subject("objectSid", b"\x01\x02\0\0\0\0\0\x05"), Err(NoSubject::Unusable));
+        assert_eq!(subject("employeeKey", b"\xff\xfe").unwrap(), "__4");
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused() {
+        let tag = |payload| StructureTag { class: TagClass::Universal, id: 4, payload };
+        let bytes = |text: &[u8]| tag(PL::P(text.to_vec()));
+        for payload in [
+            PL::P(Vec::new()),
+            PL::C(Vec::new()),
+            PL::C(vec![bytes(b"uid=a"), bytes(b"")]),
+            PL::C(vec![bytes(b""), tag(PL::C(Vec::new()))]),
+            PL::C(vec![bytes(b"\xff"), tag(PL::C(Vec::new()))]),
+            PL::C(vec![bytes(b"uid=a"), tag(PL::C(vec![tag(PL::C(vec![bytes(b"uid")]))]))]),
+        ] {
+            assert!(Entry::parse(tag(payload)).is_none());
+        }
+        let whole = PL::C(vec![bytes(b"uid=a"), tag(PL::C(Vec::new()))]);
+        assert_eq!(Entry::parse(tag(whole)).unwrap().dn, "uid=a");
+    }
+}

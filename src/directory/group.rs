@@ -1,0 +1,169 @@
+//! The groups an account is in, walked upwards from it as the service account,
+//! and the first configured role among them.
+
+use std::collections::HashSet;
+
+use ldap3::Scope;
+
+use crate::config::RoleMapping;
+use crate::directory::connection::Search;
+use crate::directory::dn::Dn;
+use crate::directory::filter::{Attribute, Filter};
+use crate::directory::pool::Pool;
+use crate::directory::{DirectoryError, Operation};
+use crate::identity::Role;
+
+/// Most steps upwards; groups farther away do not count.
+const DEPTH_MAX: usize = 16;
+/// Most groups an account may be in; with more its roles would be guesswork.
+const GROUPS_MAX: usize = 1000;
+/// Most members asked about in one search.
+const MEMBERS_PER_SEARCH: usize = 16;
+/// Asks for no attribute at all (RFC 4511 section 4.5.1.8).
+pub(super) const NO_ATTRIBUTES: &str = "1.1";
+
+/// Roles by group, first match from the top. Groups are whole DNs: a group of the
+/// same name elsewhere is another group.
+pub(super) struct Roles {
+    mappings: Vec<(Dn, Role)>,
+}
+
+impl Roles {
+    pub(super) fn new(mappings: &[RoleMapping]) -> Result<Self, DirectoryError> {
+        let read = |mapping: &RoleMapping| {
+            let group = Dn::parse(&mapping.group).ok_or_else(|| {
+                DirectoryError::Configuration(format!(
+                    "the group of role {} is not a distinguished name",
+                    mapping.name
+                ))
+            })?;
+            Ok((group, mapping.name.clone()))
+        };
+        Ok(Self { mappings: mappings.iter().map(read).collect::<Result<_, DirectoryError>>()? })
+    }
+
+    /// The first role, in the configured order, one of whose group is among `groups`.
+    pub(super) fn first(&self, groups: &HashSet<Dn>) -> Option<&Role> {
+        self.mappings.iter().find(|(group, _)| groups.contains(group)).map(|(_, role)| role)
+    }
+
+    /// Whether no further group could change the answer.
+    fn is_decided(&self, groups: &HashSet<Dn>) -> bool {
+        self.mappings.first().is_none_or(|(group, _)| groups.contains(group))
+    }
+}
+
+/// Where and how groups are looked for.
+pub(super) struct GroupWalk {
+    pub(super) base: String,
+    pub(super) nested: bool,
+    member_attributes: [Attribute; 2],
+}
+
+impl GroupWalk {
+    pub(super) fn new(base: String, nested: bool) -> Option<Self> {
+        let member_attributes = [Attribute::parse("member")?, Attribute::parse("uniqueMember")?];
+        Some(Self { base, nested, member_attributes })
+    }
+
+    /// The groups that `dn` is in, as far as `roles` needs them.
+    ///
+    /// # Errors
+    /// When the directory does not answer, or there are more than can be looked at.
+    pub(super) async fn groups_of(
+        &self,
+        dn: &str,
+        roles: &Roles,
+        pool: &Pool,
+    ) -> Result<HashSet<Dn>, DirectoryError> {
+        let mut groups = HashSet::new();
+        let mut members = vec![dn.to_owned()];
+        for _ in 0..DEPTH_MAX {
+            let mut above = Vec::new();
+            for some in members.chunks(MEMBERS_PER_SEARCH) {
+                for group in self.groups_above(some, pool).await? {
+                    let name =
+                        Dn::parse(&group).ok_or(DirectoryError::Protocol("a group's name"))?;
+                    // A group seen before is not walked again, so loops end.
+                    if groups.insert(name) {
+                        above.push(group);
+                    }
+                }
+                if groups.len() > GROUPS_MAX {
+                    return Err(DirectoryError::TooManyGroups);
+                }
+            }
+            if above.is_empty() || !self.nested || roles.is_decided(&groups) {
+                return Ok(groups);
+            }
+            members = above;
+        }
+        tracing::warn!(steps = DEPTH_MAX, "groups are nested deeper than is looked at");
+        Ok(groups)
+    }
+
+    /// The names of the groups that have one of `members` as a member.
+    async fn groups_above(
+        &self,
+        members: &[String],
+        pool: &Pool,
+    ) -> Result<Vec<String>, DirectoryError> {
+        let conditions = members.iter().flat_map(|member| {
+            self.member_attributes
+                .iter()
+                .map(|attribute| Filter::Equal(attribute.clone(), member.clone()))
+        });
+        let search = Search {
+            operation: Operation::GroupSearch,
+            base: &self.base,
+            scope: Scope::Subtree,
+            filter: &Filter::Or(conditions.collect()),
+            attribute: NO_ATTRIBUTES,
+            entries_max: GROUPS_MAX,
+        };
+        let found = pool.search(search).await?;
+        if found.more {
+            return Err(DirectoryError::TooManyGroups);
+        }
+        Ok(found.entries.into_iter().map(|entry| entry.dn).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::Roles;
+    use crate::config::RoleMapping;
+    use crate::directory::dn::Dn;
+    use crate::identity::Role;
+
+    fn roles(mappings: &[(&str, &str)]) -> Roles {
+        let mapping = |(name, group): &(&str, &str)| RoleMapping {
+            name: Role::new(name),
+            group: (*group).to_owned(),
+        };
+        Roles::new(&mappings.iter().map(mapping).collect::<Vec<_>>()).unwrap()
+    }
+
+    fn first<'r>(roles: &'r Roles, groups: &[&str]) -> Option<&'r str> {
+        let groups: HashSet<Dn> = groups.iter().map(|group| Dn::parse(group).unwrap()).collect();
+        roles.first(&groups).map(Role::as_str)
+    }
+
+    #[test]
+    fn the_first_role_from_the_top_wins() {
+        let roles =
+            roles(&[("super", "cn=s,ou=g"), ("tracer", "CN=T, OU=G"), ("all", "cn=s,ou=g")]);
+        assert_eq!(first(&roles, &["cn=t,ou=g", "cn=s,ou=g"]), Some("super"));
+        assert_eq!(first(&roles, &["cn=t,ou=g", "cn=x,ou=g"]), Some("tracer"));
+        assert_eq!(first(&roles, &["cn=s,ou=contractors", "cn=s"]), None);
+        assert_eq!(first(&roles, &[]), None);
+    }
+
+    #[test]
+    fn a_bare_name_is_no_group() {
+        let mapping = RoleMapping { name: Role::new("admin"), group: "admins".to_owned() };
+        assert!(Roles::new(&[mapping]).is_err());
+    }
+}

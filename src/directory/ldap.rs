@@ -1,0 +1,200 @@
+//! An LDAP directory: finds the entry, asks it whether the password is right, and
+//! only then who it is and in which role.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ldap3::Scope;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::config;
+use crate::directory::bind::Verdict;
+use crate::directory::connection::{Endpoint, Search};
+use crate::directory::dn::Dn;
+use crate::directory::entry::Entry;
+use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
+use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
+use crate::directory::meter::Meter;
+use crate::directory::pool::Pool;
+use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
+use crate::identity::Credentials;
+use crate::metrics::{IntGauge, Metrics};
+
+/// Time between two looks at a server that answers.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two looks at one that does not; also the least time between any two.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Enough to see that a name is not unique.
+const USERS_MAX: usize = 2;
+
+/// An LDAP directory.
+pub(super) struct LdapDirectory {
+    base: String,
+    user_attribute: Attribute,
+    user_filter: Option<ConfiguredFilter>,
+    subject_attribute: Attribute,
+    object_class: Attribute,
+    walk: GroupWalk,
+    roles: Roles,
+    timeout: Duration,
+    pool: Pool,
+    up: AtomicBool,
+    up_gauge: IntGauge,
+    look_again: Notify,
+}
+
+impl LdapDirectory {
+    pub(super) fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+    ) -> Result<Self, DirectoryError> {
+        let problem = |text: &str| DirectoryError::Configuration(text.to_owned());
+        let server = config.servers.first().ok_or_else(|| problem("there is no server"))?;
+        let attribute = |name: &str| {
+            Attribute::parse(name).ok_or_else(|| problem("an attribute name is malformed"))
+        };
+        let user_filter = match &config.user_filter {
+            None => None,
+            Some(text) => Some(
+                ConfiguredFilter::parse(text)
+                    .ok_or_else(|| problem("user_filter is not a filter in parentheses"))?,
+            ),
+        };
+        let walk = GroupWalk::new(config.group_base_dn.clone(), config.nested_groups);
+        let endpoint = Endpoint::new(server, config.authorities.as_deref())?;
+        let meter = Meter::new(metrics.clone(), endpoint.name());
+        let up_gauge = meter.up();
+        Ok(Self {
+            base: config.base_dn.clone(),
+            user_attribute: attribute(&config.user_attribute)?,
+            user_filter,
+            subject_attribute: attribute(&config.subject_attribute)?,
+            object_class: attribute("objectClass")?,
+            walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
+            roles: Roles::new(&config.roles)?,
+            timeout: config.timeout,
+            pool: Pool::new(config, endpoint, meter),
+            up: AtomicBool::new(false),
+            up_gauge,
+            look_again: Notify::new(),
+        })
+    }
+
+    pub(super) async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+        let result = timeout(self.timeout, self.verify_at_leisure(credentials))
+            .await
+            .unwrap_or(Err(VerifyError::Unavailable(DirectoryError::Timeout)));
+        match &result {
+            // One login alone does not say that the server is down.
+            Err(VerifyError::Unavailable(_)) => self.look_again.notify_one(),
+            _ => self.set_up(true),
+        }
+        result
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn keep_up(&self) {
+        loop {
+            let up = self.probe().await;
+            self.set_up(up);
+            self.pool.close_idle();
+            sleep(RETRY_INTERVAL).await;
+            if up {
+                tokio::select! {
+                    () = sleep(PROBE_INTERVAL) => {}
+                    () = self.look_again.notified() => {}
+                }
+            }
+        }
+    }
+
+    async fn verify_at_leisure(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+        let entry = self.find(credentials.name()).await?;
+        let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
+        match answer.verdict {
+            Verdict::Accepted => self.person(&entry).await,
+            Verdict::MustChange => Err(VerifyError::MustChange),
+            Verdict::Rejected(rejection) => Err(VerifyError::Rejected(rejection)),
+        }
+    }
+
+    /// The one entry with the login name. A name without entry is rejected without a
+    /// bind: an invented DN might exist.
+    async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
+        let comparison = Filter::Equal(self.user_attribute.clone(), name.to_owned());
+        let configured = self.user_filter.clone().map(Filter::Configured);
+        let search = Search {
+            operation: Operation::UserSearch,
+            base: &self.base,
+            scope: Scope::Subtree,
+            filter: &Filter::And(configured.into_iter().chain([comparison]).collect()),
+            attribute: self.subject_attribute.as_str(),
+            entries_max: USERS_MAX,
+        };
+        let found = self.pool.search(search).await?;
+        let rejected = |rejection| Err(VerifyError::Rejected(rejection));
+        match <[Entry; 1]>::try_from(found.entries) {
+            Ok([entry]) if !found.more => Ok(entry),
+            Err(none) if none.is_empty() && !found.more => rejected(Rejection::NoSuchUser),
+            _ => rejected(Rejection::Ambiguous),
+        }
+    }
+
+    /// Who an entry is whose password was right.
+    async fn person(&self, entry: &Entry) -> Result<Person, VerifyError> {
+        let account = Dn::parse(&entry.dn)
+            .ok_or(DirectoryError::Protocol("an entry's name"))?
+            .as_str()
+            .to_owned();
+        let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
+            let attribute = self.subject_attribute.as_str();
+            tracing::error!(account, attribute, %cause, "an account names no subject");
+            VerifyError::AccountUnavailable
+        })?;
+        let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
+        match self.roles.first(&groups) {
+            Some(role) => Ok(Person { subject, role: role.clone(), account }),
+            None => Err(VerifyError::NoRole { account, subject }),
+        }
+    }
+
+    /// Whether the server answers the service account. The root entry may be hidden:
+    /// that it is refused is an answer too.
+    async fn probe(&self) -> bool {
+        let search = Search {
+            operation: Operation::Probe,
+            base: "",
+            scope: Scope::Base,
+            filter: &Filter::Present(self.object_class.clone()),
+            attribute: NO_ATTRIBUTES,
+            entries_max: 1,
+        };
+        let result = timeout(self.timeout, self.pool.search(search)).await;
+        match result.unwrap_or(Err(DirectoryError::Timeout)) {
+            Ok(_) | Err(DirectoryError::Refused { .. }) => true,
+            Err(error) => {
+                if self.is_up() {
+                    tracing::warn!(%error, "the directory does not answer");
+                }
+                false
+            }
+        }
+    }
+
+    fn set_up(&self, up: bool) {
+        if self.up.swap(up, Ordering::Relaxed) != up && up {
+            tracing::info!("the directory answers");
+        }
+        self.up_gauge.set(i64::from(up));
+    }
+}
+
+impl From<DirectoryError> for VerifyError {
+    fn from(error: DirectoryError) -> Self {
+        Self::Unavailable(error)
+    }
+}

@@ -1,0 +1,86 @@
+//! Counts and times what is asked of one server.
+
+use tokio::time::Instant;
+
+use crate::directory::DirectoryError;
+use crate::metrics::{IntGauge, Metrics};
+
+/// What is asked of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A connection, with TLS.
+    Connect,
+    /// A bind as the service account.
+    ServiceBind,
+    /// A search for a user.
+    UserSearch,
+    /// A bind as a user.
+    UserBind,
+    /// A search for groups.
+    GroupSearch,
+    /// A look whether the server answers.
+    Probe,
+}
+
+impl Operation {
+    /// The label of the metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ServiceBind => "service_bind",
+            Self::UserSearch => "user_search",
+            Self::UserBind => "user_bind",
+            Self::GroupSearch => "group_search",
+            Self::Probe => "probe",
+        }
+    }
+}
+
+/// The metrics of one server.
+#[derive(Clone)]
+pub(super) struct Meter {
+    metrics: Metrics,
+    server: String,
+}
+
+impl Meter {
+    pub(super) const fn new(metrics: Metrics, server: String) -> Self {
+        Self { metrics, server }
+    }
+
+    /// Runs an operation and counts how it ended; one that is dropped ran out of time.
+    pub(super) async fn observe<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        let started = Instant::now();
+        let mut running = Running { meter: self, operation, started, result: "timeout" };
+        let result = work.await;
+        running.result = result.as_ref().map_or_else(DirectoryError::label, |_| "ok");
+        result
+    }
+
+    pub(super) fn up(&self) -> IntGauge {
+        self.metrics.directory_up(&self.server)
+    }
+}
+
+struct Running<'m> {
+    meter: &'m Meter,
+    operation: Operation,
+    started: Instant,
+    result: &'static str,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let (metrics, server) = (&self.meter.metrics, &self.meter.server);
+        let operation = self.operation.label();
+        metrics.directory_operations(server, operation, self.result).inc();
+        metrics
+            .directory_operation_duration(server, operation)
+            .observe(self.started.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,82 @@
+//! Who may log in, as whom and in which role: asked of a directory server. Knows no
+//! HTTP, no tokens and no sessions; `ldap3` is named nowhere else.
+//!
+//! Unknown names are rejected after the search alone, without a bind; making that
+//! answer as slow as a wrong password is not built yet.
+
+mod ber;
+mod bind;
+mod connection;
+mod dn;
+mod entry;
+mod error;
+mod filter;
+mod group;
+mod guard;
+mod ldap;
+mod meter;
+mod pool;
+
+use crate::config;
+use crate::directory::ldap::LdapDirectory;
+use crate::identity::{Credentials, Role, Subject};
+use crate::metrics::Metrics;
+
+pub use error::{DirectoryError, Rejection, VerifyError};
+pub use meter::Operation;
+
+/// The directory of the configuration.
+pub struct Directory(Kind);
+
+enum Kind {
+    Ldap(Box<LdapDirectory>),
+}
+
+/// Somebody whose password was right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Who it is to the upstream, from the entry.
+    pub subject: Subject,
+    /// The first configured role whose group the entry is in.
+    pub role: Role,
+    /// The entry's own normalised DN: one account, however its name was typed.
+    pub account: String,
+}
+
+impl Directory {
+    /// Prepares a directory; opens no connection.
+    ///
+    /// # Errors
+    /// When the configuration cannot work: a group that is no DN, a malformed filter
+    /// or attribute, no usable certificate authority.
+    pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
+        LdapDirectory::new(config, metrics).map(|ldap| Self(Kind::Ldap(Box::new(ldap))))
+    }
+
+    /// Checks a name and a password, within `directory.timeout`. At most one bind is
+    /// sent with the password.
+    ///
+    /// # Errors
+    /// When they do not fit, the account cannot be used, or the directory is unavailable.
+    pub async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+        match &self.0 {
+            Kind::Ldap(ldap) => ldap.verify(credentials).await,
+        }
+    }
+
+    /// Whether the directory answered when it was last asked; false until it was.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        match &self.0 {
+            Kind::Ldap(ldap) => ldap.is_up(),
+        }
+    }
+
+    /// Asks the directory regularly whether it answers, connects again when it was
+    /// lost, and closes unused connections; never returns, ends when dropped.
+    pub async fn keep_up(&self) {
+        match &self.0 {
+            Kind::Ldap(ldap) => ldap.keep_up().await,
+        }
+    }
+}

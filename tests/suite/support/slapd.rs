@@ -1,0 +1,328 @@
+//! A real OpenLDAP server in a temporary directory, with the people and groups
+//! that the tests need. Knows nothing of the gateway but its `[directory]` section.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use bindgate::config;
+use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
+use bindgate::identity::Role;
+use bindgate::secret::Secret;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls_pki_types::CertificateDer;
+
+/// Everybody's password.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+/// The service account.
+pub(crate) const SERVICE_DN: &str = "cn=bindgate,ou=services,dc=example,dc=org";
+/// Its password.
+pub(crate) const SERVICE_PASSWORD: &str = "service secret";
+/// Roles in the configured order, and their groups.
+pub(crate) const ROLES: [(&str, &str); 3] = [
+    ("super_admin", "cn=super_admins,ou=groups,dc=example,dc=org"),
+    ("admin", "CN=Admins, OU=groups, DC=example, DC=org"),
+    ("contact_tracer", "cn=contact_tracers,ou=groups,dc=example,dc=org"),
+];
+/// Users with the role that the directory gives them, by every way groups are written there.
+pub(crate) const PEOPLE_WITH_ROLES: [(&str, &str); 9] = [
+    ("sam", "super_admin"),
+    ("alice", "admin"),
+    ("carol", "contact_tracer"),
+    ("both", "super_admin"), // also a contact tracer: the first role from the top wins
+    ("nina", "contact_tracer"), // through a group in a group
+    ("lola", "admin"),       // through two groups that are members of each other
+    ("uma", "admin"),        // through a groupOfUniqueNames
+    ("obrien", "contact_tracer"), // the DN needs every kind of escape
+    ("zoë", "contact_tracer"),
+];
+/// In no group that gives a role; `frank` is in a `cn=super_admins` elsewhere.
+pub(crate) const PEOPLE_WITHOUT_ROLE: [&str; 2] = ["nora", "frank"];
+/// The user whose name is all filter characters; without a role.
+pub(crate) const FILTER_CHARACTERS: &str = r"st*r(x)\y";
+
+const ROOT_DN: &str = "cn=root,dc=example,dc=org";
+const ROOT_PASSWORD: &str = "root";
+/// Loaded while the server is off, so that operational attributes can be set.
+const PEOPLE: &str = include_str!("people.ldif");
+/// Added over LDAP, so that the memberof overlay sees them.
+const GROUPS: &str = include_str!("groups.ldif");
+const START_ATTEMPTS: usize = 1000;
+
+/// One server; ended, and its files removed, on drop.
+pub(crate) struct Slapd {
+    directory: tempfile::TempDir,
+    authority: CertificateDer<'static>,
+    plain_port: u16,
+    tls_port: u16,
+    process: Option<Child>,
+}
+
+impl Slapd {
+    /// Starts a server with the fixtures loaded; it answers when this returns.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let authority = write_certificates(directory.path());
+        fs::create_dir(directory.path().join("db")).expect("database directory");
+        let configuration = slapd_conf(directory.path());
+        fs::write(directory.path().join("slapd.conf"), configuration).expect("slapd.conf");
+        let mut slapd = Self { directory, authority, plain_port: 0, tls_port: 0, process: None };
+        slapd.tool(
+            Command::new("slapadd").arg("-q").arg("-f").arg(slapd.path("slapd.conf")),
+            PEOPLE,
+        );
+        slapd.start_anywhere();
+        slapd.ldapadd(GROUPS);
+        slapd
+    }
+
+    /// Ends the server process; its files and ports stay for [`Self::resume`].
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("slapd can be killed");
+            process.wait().expect("slapd can be awaited");
+        }
+    }
+
+    /// Starts the server again, on the same ports.
+    pub(crate) fn resume(&mut self) {
+        assert!(self.launch(), "slapd did not come back: {}", self.log());
+    }
+
+    /// The section `[directory]` for this server, typed.
+    pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
+        config::Directory {
+            servers: vec![LdapServer {
+                host: Ipv4Addr::LOCALHOST.to_string(),
+                port: self.port(transport),
+                transport,
+            }],
+            authorities: Some(vec![self.authority.clone()]),
+            bind_dn: SERVICE_DN.to_owned(),
+            bind_password: Secret::new(SERVICE_PASSWORD.to_owned()),
+            base_dn: "ou=people,dc=example,dc=org".to_owned(),
+            user_attribute: "uid".to_owned(),
+            user_filter: Some("(objectClass=inetOrgPerson)".to_owned()),
+            subject_attribute: "uid".to_owned(),
+            group_base_dn: "ou=groups,dc=example,dc=org".to_owned(),
+            nested_groups: true,
+            timeout: Duration::from_secs(5),
+            roles: ROLES
+                .iter()
+                .map(|(name, group)| RoleMapping {
+                    name: Role::new(name),
+                    group: (*group).to_owned(),
+                })
+                .collect(),
+        }
+    }
+
+    /// The sections `[directory]` and `[[directory.role]]` for this server, as TOML.
+    pub(crate) fn toml(&self, transport: LdapTransport) -> String {
+        let (scheme, start_tls) = match transport {
+            LdapTransport::Tls => ("ldaps", false),
+            LdapTransport::StartTls => ("ldap", true),
+            LdapTransport::Plaintext => ("ldap", false),
+        };
+        let mut toml = format!(
+            "[directory]\nkind = \"ldap\"\nurls = [\"{scheme}://127.0.0.1:{port}\"]\nstart_tls = {start_tls}\n\
+             ca_file = {authority:?}\nbind_dn = \"{SERVICE_DN}\"\nbind_password_file = {password:?}\n\
+             base_dn = \"ou=people,dc=example,dc=org\"\nuser_attribute = \"uid\"\n\
+             user_filter = \"(objectClass=inetOrgPerson)\"\nsubject_attribute = \"uid\"\n\
+             group_base_dn = \"ou=groups,dc=example,dc=org\"\nnested_groups = true\ntimeout = \"5s\"\n",
+            port = self.port(transport),
+            authority = self.authority_file().display().to_string(),
+            password = self.path("service-password").display().to_string(),
+        );
+        for (name, group) in ROLES {
+            write!(toml, "[[directory.role]]\nname = \"{name}\"\ngroup = \"{group}\"\n")
+                .expect("a string can be written");
+        }
+        toml
+    }
+
+    /// The authority that signed the server's certificate, as a PEM file.
+    pub(crate) fn authority_file(&self) -> PathBuf {
+        self.path("ca.pem")
+    }
+
+    /// The port that speaks this transport.
+    pub(crate) const fn port(&self, transport: LdapTransport) -> u16 {
+        match transport {
+            LdapTransport::Tls => self.tls_port,
+            LdapTransport::StartTls | LdapTransport::Plaintext => self.plain_port,
+        }
+    }
+
+    /// How many binds with a wrong password the server has counted against this entry.
+    pub(crate) fn failed_binds(&self, dn: &str) -> usize {
+        let mut command = self.client("ldapsearch");
+        command.args(["-LLL", "-b", dn, "-s", "base", "(objectClass=*)", "pwdFailureTime"]);
+        self.tool(&mut command, "")
+            .lines()
+            .filter(|line| line.starts_with("pwdFailureTime:"))
+            .count()
+    }
+
+    /// Adds the entries of an LDIF text.
+    pub(crate) fn ldapadd(&self, ldif: &str) {
+        self.tool(&mut self.client("ldapadd"), ldif);
+    }
+
+    /// Applies the changes of an LDIF text.
+    pub(crate) fn ldapmodify(&self, ldif: &str) {
+        self.tool(&mut self.client("ldapmodify"), ldif);
+    }
+
+    fn start_anywhere(&mut self) {
+        for _ in 0..10 {
+            (self.plain_port, self.tls_port) = free_ports();
+            if self.launch() {
+                return;
+            }
+        }
+        panic!("slapd did not start: {}", self.log());
+    }
+
+    /// True once the server accepts connections; false when it ends instead.
+    fn launch(&mut self) -> bool {
+        let log = fs::File::create(self.path("slapd.log")).expect("slapd.log");
+        let mut process = Command::new("slapd")
+            .args(["-d", "0", "-f"])
+            .arg(self.path("slapd.conf"))
+            .arg("-h")
+            .arg(format!(
+                "ldap://127.0.0.1:{}/ ldaps://127.0.0.1:{}/",
+                self.plain_port, self.tls_port
+            ))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("slapd is installed (apt-get install slapd ldap-utils)");
+        for _ in 0..START_ATTEMPTS {
+            let connected = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+            if connected(self.plain_port) && connected(self.tls_port) {
+                self.process = Some(process);
+                return true;
+            }
+            if process.try_wait().expect("slapd can be awaited").is_some() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        process.kill().expect("slapd can be killed");
+        process.wait().expect("slapd can be awaited");
+        false
+    }
+
+    fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("LDAPTLS_CACERT", self.authority_file())
+            .args(["-x", "-H", &format!("ldaps://127.0.0.1:{}", self.tls_port)])
+            .args(["-D", ROOT_DN, "-w", ROOT_PASSWORD]);
+        command
+    }
+
+    fn tool(&self, command: &mut Command, input: &str) -> String {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the OpenLDAP tools are installed (apt-get install slapd ldap-utils)");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("tool reads");
+        let output = child.wait_with_output().expect("tool ends");
+        assert!(
+            output.status.success(),
+            "{command:?} in {}: {}",
+            self.directory.path().display(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("slapd.log")).unwrap_or_default()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+impl Drop for Slapd {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+fn free_ports() -> (u16, u16) {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
+    let (one, other) = (listen(), listen());
+    (port(&one), port(&other))
+}
+
+/// An authority and a server certificate signed by it, as PEM files; returns the authority.
+fn write_certificates(directory: &Path) -> CertificateDer<'static> {
+    let authority_key = KeyPair::generate().expect("key");
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "directory test authority");
+    let authority = params.self_signed(&authority_key).expect("authority");
+    let issuer = Issuer::from_params(&params, &authority_key);
+
+    let key = KeyPair::generate().expect("key");
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let server = CertificateParams::new(names).expect("parameters");
+    let server = server.signed_by(&key, &issuer).expect("certificate");
+    for (name, text) in [
+        ("ca.pem", authority.pem()),
+        ("server.pem", server.pem()),
+        ("server.key", key.serialize_pem()),
+        ("service-password", SERVICE_PASSWORD.to_owned()),
+    ] {
+        fs::write(directory.join(name), text).expect("file");
+    }
+    authority.der().clone()
+}
+
+fn slapd_conf(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        "include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+moduleload memberof
+moduleload ppolicy
+TLSCACertificateFile {directory}/ca.pem
+TLSCertificateFile {directory}/server.pem
+TLSCertificateKeyFile {directory}/server.key
+security simple_bind=1
+database mdb
+maxsize 67108864
+suffix \"dc=example,dc=org\"
+rootdn \"{ROOT_DN}\"
+rootpw {ROOT_PASSWORD}
+directory {directory}/db
+index objectClass,uid,member,uniqueMember eq
+access to attrs=userPassword by anonymous auth by * none
+access to * by dn.exact=\"{SERVICE_DN}\" read by self read by anonymous auth by * none
+overlay memberof
+overlay ppolicy
+ppolicy_default \"cn=default,ou=policies,dc=example,dc=org\"
+ppolicy_use_lockout
+"
+    )
+}
