@@ -3,22 +3,23 @@
 
 pub mod admin;
 pub mod ambient;
+pub mod app;
 pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod demo;
-pub mod gateway;
 pub mod directory;
+pub mod gateway;
 pub mod identity;
 pub mod logging;
 pub mod metrics;
 pub mod policy;
 pub mod refusal;
 pub mod secret;
+pub mod server;
 pub mod session;
 pub mod store;
 pub mod throttle;
 pub mod token;
-pub mod server;
 pub mod upstream;
 pub mod wire;

@@ -4,10 +4,14 @@
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crate::audit::{
     Kept, KeptError, KeyError, LINE_BYTES_MAX, Outcome, Place, Verifier, VerifyKey,
 };
+use crate::cli::{AuditVerify, serve};
+use crate::config::Config;
+use crate::token;
 
 /// A key file is no longer than this.
 const KEY_BYTES_MAX: u64 = 1 << 20;
@@ -39,6 +43,34 @@ pub enum VerifyError {
     /// The answer could not be printed.
     #[error("{0}")]
     Print(#[source] io::Error),
+}
+
+/// Verifies the files that the arguments name.
+pub(super) fn run(args: &AuditVerify) -> ExitCode {
+    let keys = match keys(args) {
+        Ok(keys) => keys,
+        Err(code) => return code,
+    };
+    let verified = verify(&keys, args.checkpoint.as_deref(), &args.files, &mut io::stdout().lock());
+    match verified {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => serve::fail(&error),
+    }
+}
+
+/// The keys to trust: from a file, from the gateway's own folder, or none.
+fn keys(args: &AuditVerify) -> Result<Vec<VerifyKey>, ExitCode> {
+    if let Some(file) = &args.public_key {
+        return public_keys(file).map_err(|error| serve::fail(&error));
+    }
+    let Some(file) = &args.config else { return Ok(Vec::new()) };
+    let loaded = Config::load(file).map_err(|problems| serve::fail(&problems))?;
+    let Some(dir) = loaded.config.token.keys_dir else {
+        return Err(serve::fail(&"this configuration keeps no keys (token.keys_dir)"));
+    };
+    let keys = token::audit_public_keys(&dir).map_err(|error| serve::fail(&error))?;
+    Ok(keys.into_iter().map(|(kid, x)| VerifyKey::new(kid, x)).collect())
 }
 
 /// The keys in the file of `--public-key`: a JSON Web Key, a set of them, or a

@@ -3,9 +3,10 @@
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitCode;
 
 use crate::ambient::{Clock, Entropy};
-use crate::cli;
+use crate::cli::{self, serve};
 use crate::demo::{Demo, DemoError};
 
 /// The demonstration could not be started.
@@ -19,6 +20,14 @@ pub enum StartError {
     Demo(#[from] DemoError),
 }
 
+/// Runs the demonstration until Ctrl-C.
+pub(super) fn run(args: &cli::Demo) -> ExitCode {
+    let served = set_up(args, &Entropy::system(), &Clock::system(), |file, announce| {
+        serve::run_file(file, &|app| announce(app.https(), app.telemetry()))
+    });
+    served.unwrap_or_else(|error| serve::fail(&error))
+}
+
 /// Sets the demonstration up and hands its configuration file to `serve`, which
 /// runs the gateway to its end. `serve` calls its second argument with the bound
 /// addresses of https and telemetry once connections are accepted; it prints the
@@ -26,7 +35,7 @@ pub enum StartError {
 ///
 /// # Errors
 /// When directory, sample upstream or temporary folder cannot be made.
-pub fn run<T>(
+pub fn set_up<T>(
     arguments: &cli::Demo,
     entropy: &Entropy,
     clock: &Clock,
@@ -52,14 +61,14 @@ pub fn run<T>(
 
 #[cfg(test)]
 mod tests {
-    use super::run;
+    use super::set_up;
     use crate::ambient::{Clock, Entropy};
     use crate::cli;
 
     #[test]
     fn the_parts_run_while_the_gateway_does_and_no_longer() {
         let arguments = cli::Demo { listen: "127.0.0.1:0".parse().unwrap() };
-        let served = run(&arguments, &Entropy::system(), &Clock::system(), |file, _announce| {
+        let served = set_up(&arguments, &Entropy::system(), &Clock::system(), |file, _announce| {
             let text = std::fs::read_to_string(file).unwrap();
             let (_, rest) = text.split_once("urls = [\"ldaps://").unwrap();
             let address: std::net::SocketAddr = rest.split('"').next().unwrap().parse().unwrap();

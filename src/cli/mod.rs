@@ -1,10 +1,12 @@
 //! The command line: one file a command, arguments in, exit code out. Here are
 //! the names and the help; what a command does is in its file.
 
-mod check;
 pub mod audit;
+mod check;
 pub mod demo;
+mod policy;
 mod schema;
+mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,7 +27,11 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(Serve),
     Check(Check),
+    Demo(Demo),
+    Policy(Policy),
+    Audit(Audit),
     Schema(Schema),
 }
 
@@ -68,7 +74,11 @@ impl Cli {
     #[must_use]
     pub fn run(&self) -> ExitCode {
         match &self.command {
+            Command::Serve(args) => serve::run(args),
             Command::Check(args) => check::run(args),
+            Command::Demo(args) => demo::run(args),
+            Command::Policy(Policy { command: PolicyCommand::Check(args) }) => policy::check(args),
+            Command::Audit(Audit { command: AuditCommand::Verify(args) }) => audit::run(args),
             Command::Schema(_) => schema::run(),
         }
     }

@@ -1,3 +1,237 @@
-//! Where HTTP meets the domain.
+//! Where HTTP meets the domain: one request in, one answer out. The pipeline is
+//! `handle` → `judge` → an endpoint of ours or `forward`; each step may refuse,
+//! and what is not explicitly allowed is refused.
 
+mod answer;
+mod body;
+mod credential;
+mod endpoints;
+mod exchange;
+mod forward;
+mod gate;
+mod lifetime;
+mod login;
+mod observe;
 pub mod page;
+mod proxied;
+mod verify_endpoint;
+mod websocket;
+mod worker;
+
+pub use body::Body;
+pub use websocket::WebSocketSlots;
+pub use worker::{Gateway, Services, Snapshot};
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::audit::Event;
+use crate::gateway::exchange::Exchange;
+use crate::gateway::forward::X_REQUEST_ID;
+use crate::gateway::observe::Decision;
+use crate::gateway::worker::Loaded;
+use crate::policy::{Found, OwnEndpoint};
+use crate::refusal::Refusal;
+use crate::server::{Peer, Service};
+use crate::wire::headers;
+use crate::wire::host::Host;
+use crate::wire::target::Target;
+
+/// How long an answer waits for a renewal that runs beside it.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What stays as it is in the return path's query parameter.
+const RETURN_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// A request after its target and host were judged.
+pub(crate) struct Inbound {
+    parts: Parts,
+    /// Taken by whoever reads it; a refusal leaves it unread.
+    body: Option<Incoming>,
+    peer: Rc<Peer>,
+    target: Target,
+    host: Host,
+    is_websocket: bool,
+    authorization_is_ours: bool,
+}
+
+impl Service for Gateway {
+    type Body = Body;
+
+    async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Body> {
+        let loaded = self.loaded();
+        let (parts, body) = request.into_parts();
+        let mut exchange = self.exchange(&loaded, &parts, &peer);
+        let result = self.judge(&loaded, &mut exchange, (parts, body), peer).await;
+        let mut answer =
+            result.unwrap_or_else(|refusal| self.refuse(&loaded, &mut exchange, refusal));
+        self.finish(&loaded, &mut exchange, &mut answer).await;
+        answer
+    }
+}
+
+impl Gateway {
+    /// Parses what decides, once, and hands the request to whom it is for.
+    async fn judge(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        (parts, body): (Parts, Incoming),
+        peer: Rc<Peer>,
+    ) -> Result<Response<Body>, Refusal> {
+        let parsed = parse(&parts, loaded.snapshot.config.server.limits.header_bytes);
+        let (host, target) = parsed.inspect_err(|_| peer.close_after_answer())?;
+        let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
+        let inbound = Inbound {
+            parts,
+            body: Some(body),
+            peer,
+            target,
+            host,
+            is_websocket: false,
+            authorization_is_ours: false,
+        };
+        match found {
+            Found::Own(endpoint) => {
+                exchange.meter = loaded.own_meter(endpoint);
+                self.own(loaded, exchange, endpoint, inbound).await
+            }
+            Found::OwnMethod { allow } => Err(Refusal::MethodNotAllowed { allow }),
+            Found::Route(route) => {
+                exchange.meter = loaded.route_meter(route);
+                self.proxied(loaded, exchange, route, inbound).await
+            }
+            Found::NoRoute => Err(Refusal::NoRoute),
+            Found::Misdirected => Err(Refusal::Misdirected),
+        }
+    }
+
+    async fn own(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        endpoint: OwnEndpoint,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        exchange.decision = Decision::Own;
+        match endpoint {
+            OwnEndpoint::Login => self.login(loaded, exchange, inbound).await,
+            OwnEndpoint::LoginPage => self.login_page(loaded, exchange, inbound).await,
+            OwnEndpoint::Logout => self.logout(loaded, exchange, inbound).await,
+            OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,
+            OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
+            OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
+            OwnEndpoint::Jwks => Ok(self.jwks()),
+        }
+    }
+
+    /// Turns a refusal into its answer, its log line and its audit record. A browser
+    /// that wants a page and has no session is sent to the login page instead.
+    fn refuse(&self, loaded: &Loaded, exchange: &mut Exchange, refusal: Refusal) -> Response<Body> {
+        let own = exchange.decision == Decision::Own;
+        exchange.decision = Decision::Deny;
+        let facts = refusal.facts();
+        log_refusal(exchange, refusal);
+        if !exchange.is_recorded {
+            let record = exchange.record(Event::Refusal, facts.code, Some(facts.status));
+            if exchange.identity.is_some() {
+                // The refusal stands even when its record does not.
+                let _ = self.queue().reserve().map(|slot| slot.record(record));
+            } else {
+                self.services().audit.refusal(exchange.client, record);
+            }
+            exchange.is_recorded = true;
+        }
+        if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
+            return answer::see_other(&loaded.login_location(exchange));
+        }
+        answer::refusal(refusal, own)
+    }
+
+    /// What every answer gets: its id, its cookies, HSTS, and its count.
+    async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
+        if let Some(renewal) = exchange.renewal.take()
+            && answer.status() != StatusCode::SWITCHING_PROTOCOLS
+            && let Ok(Ok(Ok(renewed))) = tokio::time::timeout(RENEWAL_PATIENCE, renewal).await
+        {
+            loaded.set_token_cookie(exchange, &renewed.token);
+        }
+        let status = answer.status().as_u16();
+        let headers = answer.headers_mut();
+        if !exchange.set_cookies.is_empty() {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+        }
+        for cookie in exchange.set_cookies.drain(..) {
+            headers.append(SET_COOKIE, cookie);
+        }
+        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        }
+        headers.insert(X_REQUEST_ID, exchange.request_id.clone());
+        exchange.meter.count(exchange.method_label, status, exchange.decision);
+    }
+}
+
+/// Host, framing and target, each judged before anything else is looked at.
+fn parse(parts: &Parts, header_bytes_max: usize) -> Result<(Host, Target), Refusal> {
+    let bad = |reason| Refusal::BadRequest { reason };
+    let header_bytes: usize =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if header_bytes > header_bytes_max {
+        return Err(Refusal::HeadersTooLarge);
+    }
+    headers::check_framing(parts).map_err(bad)?;
+    let host = Host::of(parts).map_err(bad)?;
+    let path_and_query =
+        parts.uri.path_and_query().ok_or_else(|| bad("The request's target has no path."))?;
+    let target = Target::parse(path_and_query).map_err(bad)?;
+    Ok((host, target))
+}
+
+/// Refusals that a login cures.
+const fn needs_login(refusal: Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Unauthenticated
+            | Refusal::InvalidToken
+            | Refusal::TokenExpired
+            | Refusal::ContextMismatch
+            | Refusal::SessionRevoked
+    )
+}
+
+/// A return path as a query parameter's value.
+fn as_parameter(path: &str) -> String {
+    utf8_percent_encode(path, RETURN_PATH).to_string()
+}
+
+fn log_refusal(exchange: &Exchange, refusal: Refusal) {
+    let facts = refusal.facts();
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                request_id = exchange.request_id_text(),
+                client = %exchange.client,
+                method = exchange.method_label,
+                route = &*exchange.meter.label(),
+                status = facts.status,
+                code = facts.code,
+                reason = facts.message,
+                "request refused"
+            )
+        };
+    }
+    match facts.level {
+        tracing::Level::ERROR => line!(error),
+        tracing::Level::WARN => line!(warn),
+        tracing::Level::INFO => line!(info),
+        _ => line!(debug),
+    }
+}

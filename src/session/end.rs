@@ -18,6 +18,8 @@ pub enum Reason {
     NewLogin,
     /// A replaced token was used after the grace.
     Stolen,
+    /// Its login could not be recorded.
+    Unrecorded,
     /// An operator ended it.
     Operator,
 }
@@ -30,6 +32,7 @@ impl Reason {
             Self::Logout => "logout",
             Self::NewLogin => "new_login",
             Self::Stolen => "stolen",
+            Self::Unrecorded => "unrecorded",
             Self::Operator => "operator",
         }
     }

@@ -209,6 +209,12 @@ impl VerifiedIdentity {
         self.0.live.end().unwrap_or(self.0.claims.expires_at)
     }
 
+    /// Whether the session was ended, or its time is over.
+    #[must_use]
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        self.0.live.is_ended() || now >= self.session_expires_at()
+    }
+
     /// Counts as activity: traffic of the client on a WebSocket.
     pub fn touch(&self) {
         self.0.live.touch(self.0.clock.now());

@@ -3,7 +3,7 @@
 
 use std::net::Ipv6Addr;
 
-use http::header::HOST;
+use http::header::{HOST, InvalidHeaderValue};
 use http::request::Parts;
 use http::uri::Authority;
 use http::{HeaderValue, Version};
@@ -49,6 +49,19 @@ impl Host {
         if fields.next().is_some() {
             return Err("The request has more than one Host.");
         }
+        Self::judged(sent)
+    }
+
+    /// The host that another proxy names on behalf of its client.
+    ///
+    /// # Errors
+    /// One sentence for the client when it is none.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let value = HeaderValue::from_str(text).map_err(|_| "The Host is malformed.")?;
+        Self::judged(Sent::Field(value))
+    }
+
+    fn judged(sent: Sent) -> Result<Self, &'static str> {
         let name = name_of(sent.as_str()).ok_or("The Host is malformed.")?;
         let has_capitals = name.bytes().any(|byte| byte.is_ascii_uppercase());
         let lowered = has_capitals.then(|| name.to_ascii_lowercase().into());
@@ -59,6 +72,17 @@ impl Host {
     #[must_use]
     pub fn name(&self) -> &str {
         self.lowered.as_deref().unwrap_or_else(|| name_of(self.authority()).unwrap_or_default())
+    }
+
+    /// Name and port as a header's value.
+    ///
+    /// # Errors
+    /// When an `:authority` cannot stand in a header; a parsed one can.
+    pub fn value(&self) -> Result<HeaderValue, InvalidHeaderValue> {
+        match &self.sent {
+            Sent::Field(value) => Ok(value.clone()),
+            Sent::Authority(authority) => HeaderValue::from_str(authority.as_str()),
+        }
     }
 
     /// Name and port as sent: what is forwarded.

@@ -1,0 +1,381 @@
+//! The composition root: from a valid configuration to a running gateway, its
+//! reload and its end. Decides nothing about requests.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::hmac;
+use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::task::AbortHandle;
+
+use crate::admin::telemetry::{Check, Readiness, Telemetry};
+use crate::ambient::{Clock, Entropy};
+use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
+use crate::config::Config;
+use crate::directory::Directory;
+use crate::gateway::{Gateway, Services, Snapshot, WebSocketSlots};
+use crate::metrics::Metrics;
+use crate::policy::RouteTable;
+use crate::secret::Secret;
+use crate::server::{self, Drain, Listening, ServerShared, Slots};
+use crate::session::Sessions;
+use crate::throttle::LoginThrottle;
+use crate::token;
+
+/// Threads of the runtime for everything that is not a forwarded request.
+const CONTROL_THREADS: usize = 2;
+
+/// Wall time and randomness, as the whole process sees them.
+#[derive(Clone, Debug)]
+pub struct Ambient {
+    /// Wall time.
+    pub clock: Clock,
+    /// Randomness.
+    pub entropy: Entropy,
+}
+
+impl Ambient {
+    /// The operating system's.
+    #[must_use]
+    pub const fn system() -> Self {
+        Self { clock: Clock::system(), entropy: Entropy::system() }
+    }
+}
+
+/// Why the gateway did not start, or kept its old state at a reload.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A part could not be made.
+    #[error("{part}: {cause}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// Why.
+        cause: String,
+    },
+    /// A reload would change what only a restart can change.
+    #[error("a reload cannot change {0}; restart instead")]
+    NeedsRestart(String),
+}
+
+fn failed<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> AppError {
+    move |cause| AppError::Part { part, cause: cause.to_string() }
+}
+
+/// A running gateway. Dropping it without [`App::drain`] breaks everything off.
+pub struct App {
+    control: Option<Runtime>,
+    services: Arc<Services>,
+    shared: ServerShared,
+    readiness: Readiness,
+    workers: Vec<JoinHandle<()>>,
+    https: Vec<SocketAddr>,
+    telemetry: SocketAddr,
+    /// The task that keeps the current directory connected.
+    keeper: Mutex<Option<AbortHandle>>,
+}
+
+impl App {
+    /// Opens the store, binds every listener and starts the workers. When this
+    /// returns, connections are accepted.
+    ///
+    /// # Errors
+    /// When a part cannot be made; nothing runs then.
+    pub fn start(config: Config, ambient: &Ambient) -> Result<Self, AppError> {
+        // Libraries that take the process's default provider get ours; a second start keeps it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let control = Builder::new_multi_thread()
+            .worker_threads(CONTROL_THREADS)
+            .thread_name("control")
+            .enable_all()
+            .build()
+            .map_err(failed("control runtime"))?;
+        let metrics = Metrics::new().map_err(failed("metrics"))?;
+        metrics.build_info(env!("CARGO_PKG_VERSION")).set(1);
+        let services =
+            Arc::new(control.block_on(services(config, ambient, &metrics, control.handle()))?);
+        let snapshot = services.snapshot.load_full();
+        let readiness = readiness(&services);
+        let telemetry = control
+            .block_on(Telemetry::bind(
+                snapshot.config.telemetry.listen,
+                metrics.clone(),
+                readiness.clone(),
+            ))
+            .map_err(failed("telemetry.listen"))?;
+        let shared = ServerShared {
+            listening: Arc::new(ArcSwap::from_pointee(listening(&snapshot.config)?)),
+            slots: Slots::new(),
+            drain: Drain::new(),
+            metrics,
+        };
+        let server = &snapshot.config.server;
+        let workers = if server.workers == 0 {
+            thread::available_parallelism().map_err(failed("server.workers"))?.get()
+        } else {
+            server.workers
+        };
+        let bound = server::bind(&server.listen, workers).map_err(failed("server.listen"))?;
+        let telemetry_address = telemetry.address();
+        control.spawn(telemetry.serve());
+        control.spawn(Arc::clone(&services.sessions).run());
+        control.spawn(services.throttle.clone().run());
+        let app = Self {
+            workers: start_workers(bound.workers, &services, &shared)?,
+            https: bound.addresses,
+            telemetry: telemetry_address,
+            keeper: Mutex::new(None),
+            services,
+            shared,
+            readiness,
+            control: Some(control),
+        };
+        app.follow(&snapshot);
+        app.note(Event::Start, "success");
+        Ok(app)
+    }
+
+    /// The first https address, as bound.
+    #[must_use]
+    pub fn https(&self) -> SocketAddr {
+        self.https.first().copied().unwrap_or(self.telemetry)
+    }
+
+    /// The telemetry listener's address, as bound.
+    #[must_use]
+    pub const fn telemetry(&self) -> SocketAddr {
+        self.telemetry
+    }
+
+    /// The runtime of everything that is not a forwarded request.
+    #[must_use]
+    pub fn control(&self) -> &Handle {
+        &self.services.control
+    }
+
+    /// Takes over a new configuration, certificates and keys; requests under way
+    /// finish under the old one.
+    ///
+    /// # Errors
+    /// When it cannot be applied; everything is then as it was.
+    pub fn reload(&self, config: Config) -> Result<(), AppError> {
+        let result = self.apply(config);
+        let label = if result.is_ok() { "ok" } else { "error" };
+        self.services.metrics.config_reloads(label).inc();
+        self.note(Event::Reload, if result.is_ok() { "success" } else { "refused" });
+        result
+    }
+
+    /// Counts and records a reload whose file could not even be loaded.
+    pub fn refuse_reload(&self) {
+        self.services.metrics.config_reloads("error").inc();
+        self.note(Event::Reload, "refused");
+    }
+
+    fn apply(&self, config: Config) -> Result<(), AppError> {
+        let old = self.services.snapshot.load_full();
+        let fixed = old.config.needs_restart(&config);
+        if !fixed.is_empty() {
+            return Err(AppError::NeedsRestart(fixed.join(", ")));
+        }
+        // All that can fail comes before all that takes effect.
+        let listening = listening(&config)?;
+        let snapshot = Arc::new(snapshot(config, &self.services.metrics)?);
+        self.services.sessions.reload(&snapshot.config.token).map_err(failed("token"))?;
+        let audit = self.services.audit.clone();
+        let telemetry = snapshot.config.telemetry.clone();
+        self.control()
+            .block_on(async move { audit.reload(&telemetry).await })
+            .map_err(failed("telemetry.audit_file"))?;
+        self.services.throttle.reload(&snapshot.config.throttle);
+        self.shared.listening.store(Arc::new(listening));
+        self.services.snapshot.store(Arc::clone(&snapshot));
+        self.follow(&snapshot);
+        Ok(())
+    }
+
+    /// What goes with a snapshot: its directory's connection and its certificate's end.
+    fn follow(&self, snapshot: &Snapshot) {
+        let keeper = snapshot.directory.clone().map(|directory| {
+            self.control().spawn(async move { directory.keep_up().await }).abort_handle()
+        });
+        let mut current = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = std::mem::replace(&mut *current, keeper) {
+            old.abort();
+        }
+        if let Some(expiry) = snapshot.config.server.tls.expires_at() {
+            self.services.metrics.certificate_expiry().set(expiry.seconds());
+        }
+    }
+
+    /// Stops: `/readyz` fails, `drain_delay` passes, listeners are emptied and closed,
+    /// requests under way get their whole answers, state is written.
+    pub fn drain(mut self) {
+        self.readiness.drain();
+        let delay = self.services.snapshot.load().config.server.limits.drain_delay;
+        self.control().block_on(tokio::time::sleep(delay));
+        self.shared.drain.begin();
+        for worker in self.workers.drain(..) {
+            if worker.join().is_err() {
+                tracing::error!("a worker ended by a panic");
+            }
+        }
+        let services = Arc::clone(&self.services);
+        self.control().block_on(async move {
+            services.sessions.flush().await;
+            services.throttle.flush().await;
+            let stopped = services.audit.durable(Record::new(Event::Stop, "success")).await;
+            if stopped.is_err() {
+                tracing::error!("the stop could not be recorded");
+            }
+            services.audit.close().await;
+        });
+        tracing::info!("stopped");
+    }
+
+    /// Records an event of the gateway itself.
+    fn note(&self, event: Event, outcome: &'static str) {
+        let audit = self.services.audit.clone();
+        self.control().spawn(async move {
+            if audit.durable(Record::new(event, outcome)).await.is_err() {
+                tracing::error!(event = event.label(), "an event could not be recorded");
+            }
+        });
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        self.shared.drain.begin();
+        // A runtime must not be waited for where others run.
+        if let Some(control) = self.control.take() {
+            control.shutdown_background();
+        }
+    }
+}
+
+/// What all workers share, from the configuration.
+async fn services(
+    config: Config,
+    ambient: &Ambient,
+    metrics: &Metrics,
+    control: &Handle,
+) -> Result<Services, AppError> {
+    let Ambient { clock, entropy } = ambient;
+    let sessions = Sessions::open_store(&config, clock.clone(), entropy.clone(), metrics)
+        .await
+        .map_err(failed("store and keys"))?;
+    let throttle =
+        LoginThrottle::open(&config.throttle, sessions.store(), clock.clone(), entropy, metrics)
+            .await
+            .map_err(failed("throttle"))?;
+    // After the store's lock: a process that still drains holds both.
+    let audit = open_audit(&config, &sessions, ambient, metrics).await?;
+    Ok(Services {
+        snapshot: ArcSwap::from_pointee(snapshot(config, metrics)?),
+        sessions,
+        throttle,
+        audit,
+        websockets: WebSocketSlots::new(metrics.websockets_open()),
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+        entropy: entropy.clone(),
+        control: control.clone(),
+    })
+}
+
+async fn open_audit(
+    config: &Config,
+    sessions: &Sessions,
+    ambient: &Ambient,
+    metrics: &Metrics,
+) -> Result<Audit, AppError> {
+    let Ambient { clock, entropy } = ambient;
+    let key = token::audit_key(sessions.keys_dir(), clock.now(), entropy)
+        .map_err(failed("the audit key"))?;
+    let checkpoint =
+        CheckpointKey::from_seed(&key.kid, &key.seed).map_err(failed("the audit key"))?;
+    let fresh = Secret::new(entropy.bytes().map_err(failed("entropy"))?);
+    let hash_key = sessions.store().hash_key(fresh).await.map_err(failed("store"))?;
+    // One key a purpose: the store's is for throttle entries, this is derived from it.
+    let derived = hmac::sign(
+        &hmac::Key::new(hmac::HMAC_SHA256, hash_key.expose()),
+        b"bindgate audit: login names",
+    );
+    let mut login_names = [0; 32];
+    login_names.copy_from_slice(derived.as_ref());
+    let keys = AuditKeys { checkpoint, login_names: Secret::new(login_names) };
+    Audit::open(&config.telemetry, keys, clock.clone(), metrics)
+        .map_err(failed("telemetry.audit_file"))
+}
+
+fn snapshot(config: Config, metrics: &Metrics) -> Result<Snapshot, AppError> {
+    let directory = match &config.directory {
+        Some(directory) => {
+            Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
+        }
+        None => None,
+    };
+    Ok(Snapshot { routes: RouteTable::new(&config), directory, config })
+}
+
+fn listening(config: &Config) -> Result<Listening, AppError> {
+    Ok(Listening {
+        tls: server::tls_config(&config.server.tls).map_err(failed("server.tls"))?,
+        limits: Arc::new(config.server.limits.clone()),
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        proxy_protocol: config.server.proxy_protocol,
+    })
+}
+
+/// What must hold for a login and a request to be served.
+fn readiness(services: &Arc<Services>) -> Readiness {
+    let check = |reason: &str, holds: fn(&Services) -> bool| {
+        let services = Arc::clone(services);
+        Check::new(reason, move || holds(&services))
+    };
+    Readiness::new(vec![
+        check("the directory does not answer", |services| {
+            services.snapshot.load().directory.as_ref().is_none_or(|directory| directory.is_up())
+        }),
+        check("the store does not answer", |services| services.sessions.is_up()),
+        check("the audit log cannot be written", |services| services.audit.is_available()),
+    ])
+}
+
+/// One thread a worker, each with its listeners, its runtime and its gateway.
+fn start_workers(
+    listeners: Vec<Vec<std::net::TcpListener>>,
+    services: &Arc<Services>,
+    shared: &ServerShared,
+) -> Result<Vec<JoinHandle<()>>, AppError> {
+    let start = |(number, listeners): (usize, Vec<std::net::TcpListener>)| {
+        let runtime = Builder::new_current_thread();
+        let (services, shared) = (Arc::clone(services), shared.clone());
+        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            if let Err(error) = run_worker(runtime, listeners, services, shared) {
+                tracing::error!(%error, "a worker could not start");
+            }
+        })
+    };
+    let workers = listeners.into_iter().enumerate().map(start);
+    workers.collect::<Result<_, _>>().map_err(failed("workers"))
+}
+
+fn run_worker(
+    mut runtime: Builder,
+    listeners: Vec<std::net::TcpListener>,
+    services: Arc<Services>,
+    shared: ServerShared,
+) -> Result<(), AppError> {
+    let runtime = runtime
+        .enable_all()
+        .build_local(LocalOptions::default())
+        .map_err(failed("worker runtime"))?;
+    let gateway = Rc::new(Gateway::new(services).map_err(failed("worker"))?);
+    runtime.block_on(server::serve(listeners, gateway, shared));
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The gateway's own endpoints about a session: logout, session, refresh, and
+//! the public keys (contract section 3).
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::json;
+
+use crate::audit::Event;
+use crate::gateway::answer;
+use crate::gateway::body::Body;
+use crate::gateway::exchange::Exchange;
+use crate::gateway::gate;
+use crate::gateway::worker::Loaded;
+use crate::gateway::{Gateway, Inbound};
+use crate::identity::SessionId;
+use crate::refusal::Refusal;
+use crate::session::{Admission, Reason};
+use crate::wire::cookie::{self, Found};
+use crate::wire::csrf::{self, Proof};
+
+/// What a browser forgets at logout: not cookies, so that the device cookie stays.
+const CLEAR_SITE_DATA: HeaderValue = HeaderValue::from_static("\"cache\", \"storage\"");
+
+impl Gateway {
+    /// `GET` or `POST /auth/logout`.
+    pub(crate) async fn logout(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        let headers = &inbound.parts.headers;
+        if inbound.parts.method == Method::POST {
+            own_proof(loaded, &inbound)?;
+        }
+        let mut answer = if exchange.is_navigation && loaded.has_login_page() {
+            let prefix = &loaded.snapshot.config.server.auth_prefix;
+            answer::see_other(&format!("{prefix}/"))
+        } else {
+            answer::empty(StatusCode::NO_CONTENT)
+        };
+        let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
+        if inbound.parts.method == Method::GET && is_cross_site {
+            return Ok(answer);
+        }
+        // Only what verifies may end a session; expired tokens do, forged ones do not.
+        if let Ok(credential) = loaded.credentials.read(headers, false).credential {
+            let session = credential.known.pair.session();
+            match self.end_session(exchange, session, Reason::Logout).await {
+                // The logout took effect, even if its record could not be written.
+                Ok(()) | Err(Refusal::AuditUnavailable) => {}
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        loaded.clear_cookies(exchange);
+        answer.headers_mut().insert("clear-site-data", CLEAR_SITE_DATA);
+        Ok(answer)
+    }
+
+    /// `GET /auth/session`.
+    pub(crate) async fn session(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        let reading = loaded.credentials.read(&inbound.parts.headers, false);
+        let caller = self.caller(loaded, exchange, reading.credential, (false, None)).await?;
+        let identity = caller.ok_or(Refusal::Unauthenticated)?.named.identity;
+        let answer = answer::json(
+            StatusCode::OK,
+            &json!({
+                "sub": identity.subject().as_str(),
+                "role": identity.role().as_str(),
+                "iat": identity.issued_at().seconds(),
+                "exp": identity.expires_at().seconds(),
+                "session_expires": identity.session_expires_at().seconds(),
+            }),
+        );
+        exchange.identity = Some(identity);
+        Ok(answer)
+    }
+
+    /// `POST /auth/refresh`: a new token for a live session, whichever way the old one came.
+    pub(crate) async fn refresh(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        own_proof(loaded, &inbound)?;
+        let reading = loaded.credentials.read(&inbound.parts.headers, false);
+        let credential = reading.credential?;
+        let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
+        let sessions = Arc::clone(&self.services().sessions);
+        match sessions.admit(&pair, carrier) {
+            Admission::Ended => return Err(Refusal::SessionRevoked),
+            Admission::Stolen => {
+                self.end_session(exchange, pair.session(), Reason::Stolen).await?;
+                return Err(Refusal::SessionRevoked);
+            }
+            Admission::Live(_)
+            | Admission::RenewInPassing(_)
+            | Admission::RenewFirst
+            | Admission::Expired => {}
+        }
+        let renewal = {
+            let pair = pair.clone();
+            self.services().control.spawn(async move { sessions.renew(&pair, carrier).await })
+        };
+        let renewed = match renewal.await.map_err(|_| Refusal::Internal)? {
+            Ok(renewed) => renewed,
+            Err(error) => return Err(self.renewal_refused(exchange, &pair, error).await),
+        };
+        let delivery = loaded.snapshot.config.token.delivery;
+        let mut members = json!({
+            "id": renewed.identity.subject().as_str(),
+            "role": renewed.identity.role().as_str(),
+            "expires_in": renewed.expires_at.since(renewed.issued_at).as_secs(),
+        });
+        if delivery.by_answer() {
+            members["token"] = renewed.token.expose().as_str().into();
+        }
+        if delivery.by_cookie() {
+            loaded.set_token_cookie(exchange, &renewed.token);
+        }
+        exchange.identity = Some(renewed.identity);
+        Ok(answer::json(StatusCode::OK, &members))
+    }
+
+    /// `GET /.well-known/jwks.json`.
+    pub(crate) fn jwks(&self) -> Response<Body> {
+        answer::json(StatusCode::OK, &self.services().sessions.public_jwks())
+    }
+
+    /// Ends a session for good, with its record; the end holds even when the record
+    /// cannot be written.
+    pub(crate) async fn end_session(
+        &self,
+        exchange: &mut Exchange,
+        session: SessionId,
+        reason: Reason,
+    ) -> Result<(), Refusal> {
+        let sessions = Arc::clone(&self.services().sessions);
+        let ended =
+            self.services().control.spawn(async move { sessions.end(session, reason).await });
+        let was_live = match ended.await.map_err(|_| Refusal::Internal)? {
+            Ok(was_live) => was_live,
+            Err(error) => {
+                tracing::error!(%session, %error, "a session could not be ended");
+                return Err(Refusal::StoreUnavailable);
+            }
+        };
+        if !was_live {
+            return Ok(());
+        }
+        let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
+        let mut record = exchange.record(event, reason.label(), None);
+        record.session = Some(*session.as_bytes());
+        self.services().audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)
+    }
+}
+
+/// Endpoints of ours that change state are refused on a failed proof; no proof at
+/// all is accepted when no cookie of ours came along.
+pub(super) fn own_proof(loaded: &Loaded, inbound: &Inbound) -> Result<(), Refusal> {
+    debug_assert!(gate::needs_proof(&inbound.parts.method, false));
+    let headers = &inbound.parts.headers;
+    match csrf::proof(headers, inbound.host.authority(), &[]) {
+        Proof::Given => Ok(()),
+        Proof::Failed => Err(Refusal::CsrfRejected),
+        Proof::Absent => {
+            let names = &loaded.snapshot.config.cookie;
+            let absent = |name| matches!(cookie::find(headers, name), Found::None);
+            if absent(&names.context_name) && absent(&names.token_name) {
+                Ok(())
+            } else {
+                Err(Refusal::CsrfRejected)
+            }
+        }
+    }
+}

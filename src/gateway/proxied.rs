@@ -1,0 +1,315 @@
+//! The way of a forwarded request: credential, renewal, gate, upstream, answer.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body::Body as _;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::audit::{Event, Slot};
+use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
+use crate::gateway::credential::Credential;
+use crate::gateway::exchange::Exchange;
+use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
+use crate::gateway::gate::{self, Caller, Named, Permit};
+use crate::gateway::lifetime::SessionWatch;
+use crate::gateway::observe::{Decision, Finish};
+use crate::gateway::websocket::{self, Tunnel, WebSocketSlot};
+use crate::gateway::worker::{Loaded, Upstream};
+use crate::gateway::{Gateway, Inbound};
+use crate::policy::Route;
+use crate::refusal::Refusal;
+use crate::server::Peer;
+use crate::session::{Admission, Carrier, Reason, RenewError};
+use crate::upstream::SendError;
+use crate::wire::csrf::{self, Proof};
+
+/// What a WebSocket needs besides its request.
+struct Handshake {
+    client: OnUpgrade,
+    slot: WebSocketSlot,
+}
+
+impl Gateway {
+    /// Serves a request on a configured route.
+    pub(crate) async fn proxied(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        route: &Route,
+        mut inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        let config = &loaded.snapshot.config;
+        let upstream = loaded.upstreams.get(route.upstream).ok_or(Refusal::Internal)?;
+        let settings = config.upstreams.get(route.upstream).ok_or(Refusal::Internal)?;
+        if inbound.target.has_path_parameters() && !settings.path_parameters {
+            return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
+        }
+        if content_length(&inbound.parts.headers) > Some(config.server.limits.body_bytes) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let slot = self.audit_slot(loaded)?;
+        inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
+        let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public());
+        inbound.authorization_is_ours = reading.authorization_is_ours;
+        let proof = gate::needs_proof(&inbound.parts.method, inbound.is_websocket)
+            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), &[]));
+        let caller =
+            self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
+        let permit = gate::judge(route, caller, proof)?;
+        exchange.identity = permit.identity().cloned();
+        let handshake = self.handshake(loaded, &mut inbound)?;
+        let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
+
+        let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
+        let response = self.send(upstream, exchange, request, &fault).await?;
+        exchange.decision = decision;
+        let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
+        let answer = self.answer(loaded, exchange, route.is_public(), (response, tunnel))?;
+        loaded
+            .overhead
+            .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
+        if let Some(slot) = slot {
+            let status = Some(answer.status().as_u16());
+            slot.record(exchange.record(Event::Request, decision.label(), status));
+        }
+        exchange.is_recorded = true;
+        Ok(answer)
+    }
+
+    /// A place in the audit queue for this request's record, before anything is done.
+    fn audit_slot(&self, loaded: &Loaded) -> Result<Option<Slot>, Refusal> {
+        if !self.services().audit.is_available() {
+            return Err(Refusal::AuditUnavailable);
+        }
+        if !loaded.snapshot.config.telemetry.audit_requests {
+            return Ok(None);
+        }
+        self.queue().reserve().map(Some).map_err(|_| Refusal::AuditUnavailable)
+    }
+
+    /// Who is calling: expiry, revocation and renewal are looked at on every
+    /// request. On a public route whatever does not hold means nobody.
+    pub(crate) async fn caller(
+        &self,
+        loaded: &Loaded,
+        exchange: &mut Exchange,
+        credential: Result<Credential, Refusal>,
+        (is_public, proof): (bool, Option<Proof>),
+    ) -> Result<Option<Caller>, Refusal> {
+        let result = match credential {
+            Ok(credential) => {
+                let unproved = credential.carrier == Carrier::Cookie
+                    && !matches!(proof, None | Some(Proof::Given));
+                // Without proof nothing is renewed either: the request may be forged.
+                self.admit(loaded, exchange, credential, !is_public && !unproved).await
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let label = result.as_ref().map_or_else(|refusal| refusal.facts().code, |_| "ok");
+        loaded.count_check(label);
+        match result {
+            Ok(caller) => Ok(Some(caller)),
+            Err(Refusal::Unauthenticated) => Ok(None),
+            Err(_) if is_public => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    async fn admit(
+        &self,
+        loaded: &Loaded,
+        exchange: &mut Exchange,
+        credential: Credential,
+        may_renew: bool,
+    ) -> Result<Caller, Refusal> {
+        let sessions = &self.services().sessions;
+        let Credential { known, carrier } = credential;
+        let identity = match sessions.admit(&known.pair, carrier) {
+            Admission::Live(identity) => identity,
+            Admission::RenewInPassing(identity) => {
+                let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
+                let renewal = async move { sessions.renew(&pair, carrier).await };
+                exchange.renewal = Some(self.services().control.spawn(renewal));
+                identity
+            }
+            Admission::RenewFirst if may_renew => {
+                let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
+                let renewal = async move { sessions.renew(&pair, carrier).await };
+                let renewed = self.services().control.spawn(renewal).await;
+                match renewed.map_err(|_| Refusal::Internal)? {
+                    Ok(renewed) => {
+                        loaded.set_token_cookie(exchange, &renewed.token);
+                        renewed.identity
+                    }
+                    Err(error) => {
+                        return Err(self.renewal_refused(exchange, &known.pair, error).await);
+                    }
+                }
+            }
+            Admission::RenewFirst | Admission::Expired => return Err(Refusal::TokenExpired),
+            Admission::Ended => return Err(Refusal::SessionRevoked),
+            Admission::Stolen => {
+                self.end_session(exchange, known.pair.session(), Reason::Stolen).await?;
+                return Err(Refusal::SessionRevoked);
+            }
+        };
+        Ok(Caller { named: Named { identity, known }, carrier })
+    }
+
+    /// Why a renewal was refused; a replaced token that came back ends its session.
+    pub(crate) async fn renewal_refused(
+        &self,
+        exchange: &mut Exchange,
+        pair: &crate::session::CheckedPair,
+        error: RenewError,
+    ) -> Refusal {
+        match error {
+            RenewError::Ended => Refusal::SessionRevoked,
+            RenewError::Expired => Refusal::TokenExpired,
+            RenewError::StoreUnavailable => Refusal::StoreUnavailable,
+            RenewError::Failed => Refusal::Internal,
+            RenewError::Stolen => {
+                let ended = self.end_session(exchange, pair.session(), Reason::Stolen).await;
+                ended.err().unwrap_or(Refusal::SessionRevoked)
+            }
+        }
+    }
+
+    fn handshake(
+        &self,
+        loaded: &Loaded,
+        inbound: &mut Inbound,
+    ) -> Result<Option<Handshake>, Refusal> {
+        if !inbound.is_websocket {
+            return Ok(None);
+        }
+        let max = loaded.snapshot.config.server.limits.websockets;
+        let Some(slot) = self.services().websockets.take(max) else {
+            self.services().metrics.limit_hits("websockets").inc();
+            return Err(Refusal::Overloaded);
+        };
+        let client = inbound.parts.extensions.remove::<OnUpgrade>();
+        let client = client
+            .ok_or(Refusal::BadRequest { reason: "This connection cannot become a WebSocket." })?;
+        Ok(Some(Handshake { client, slot }))
+    }
+
+    /// Sends the request and waits for the response's head, no longer than the
+    /// session lives.
+    async fn send(
+        &self,
+        upstream: &Upstream,
+        exchange: &mut Exchange,
+        request: UpstreamRequest,
+        fault: &FaultCell,
+    ) -> Result<Response<Received>, Refusal> {
+        let began = Instant::now();
+        let sent = match exchange.identity.clone() {
+            None => upstream.pool.send(request).await,
+            Some(identity) => {
+                let mut watch = SessionWatch::new(identity, self.services().clock.clone());
+                tokio::select! {
+                    biased;
+                    sent = upstream.pool.send(request) => sent,
+                    () = watch.ended() => return Err(Refusal::SessionRevoked),
+                }
+            }
+        };
+        exchange.waited = began.elapsed();
+        sent.map_err(|error| match fault.get() {
+            Some(BodyFault::TooLarge) => Refusal::BodyTooLarge,
+            Some(BodyFault::Stalled) => Refusal::RequestTimeout,
+            Some(BodyFault::Broken) => {
+                Refusal::BadRequest { reason: "The request's body ended before its end." }
+            }
+            None => {
+                tracing::warn!(request_id = exchange.request_id_text(), %error, "upstream failed");
+                match error {
+                    SendError::Timeout => Refusal::UpstreamTimeout,
+                    SendError::Overloaded => Refusal::Overloaded,
+                    _ => Refusal::UpstreamUnavailable,
+                }
+            }
+        })
+    }
+
+    fn answer(
+        &self,
+        loaded: &Loaded,
+        exchange: &Exchange,
+        is_public: bool,
+        (response, tunnel): (Response<Received>, Option<(Handshake, Rc<Peer>)>),
+    ) -> Result<Response<Body>, Refusal> {
+        let (mut parts, body) = response.into_parts();
+        let watch = exchange
+            .identity
+            .clone()
+            .map(|identity| SessionWatch::new(identity, self.services().clock.clone()));
+        if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            let upstream = parts.extensions.remove::<OnUpgrade>();
+            let (Some((handshake, peer)), Some(upstream)) = (tunnel, upstream) else {
+                return Err(Refusal::UpstreamUnavailable);
+            };
+            filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, true);
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+            parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            let tunnel =
+                Tunnel { slot: handshake.slot, peer, identity: exchange.identity.clone(), watch };
+            tokio::task::spawn_local(websocket::splice(handshake.client, upstream, tunnel));
+            return Ok(Response::from_parts(parts, Body::empty()));
+        }
+        filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, is_public);
+        let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
+        Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
+    }
+}
+
+fn upstream_request(
+    loaded: &Loaded,
+    upstream: &Upstream,
+    exchange: &Exchange,
+    inbound: &mut Inbound,
+    permit: Permit,
+) -> Result<(UpstreamRequest, FaultCell), Refusal> {
+    let limits = &loaded.snapshot.config.server.limits;
+    let incoming = inbound.body.take().filter(|body| !body.is_end_stream());
+    let (body, fault) = match incoming {
+        None => (ClientBody::empty(), FaultCell::default()),
+        Some(incoming) => {
+            let trailers = upstream.rules.forbidden_trailers();
+            ClientBody::new(incoming, limits.body_bytes, limits.body_idle_timeout, trailers)
+        }
+    };
+    let origin = Origin {
+        target: &inbound.target,
+        host: inbound.host.value().map_err(|_| Refusal::Internal)?,
+        peer: exchange.peer,
+        peer_is_trusted: exchange.peer_is_trusted,
+        request_id: &exchange.request_id,
+        authorization_is_ours: inbound.authorization_is_ours,
+        is_websocket: inbound.is_websocket,
+    };
+    let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;
+    Ok((request, fault))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// A WebSocket handshake over HTTP/1.1 (RFC 6455 section 4.1). Every other
+/// upgrade is dropped with the hop-by-hop headers.
+fn is_websocket(headers: &HeaderMap, method: &Method) -> bool {
+    let has = |name, token: &str| {
+        headers.get_all(name).iter().any(|value| {
+            value.to_str().is_ok_and(|value| {
+                value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+            })
+        })
+    };
+    *method == Method::GET && has(&UPGRADE, "websocket") && has(&CONNECTION, "upgrade")
+}
