@@ -15,7 +15,7 @@ use crate::ambient::{Clock, Entropy, ManualTime};
 use crate::config::{self, Delivery, TokenAlgorithm};
 use crate::identity::{Role, SessionId, Subject};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{FullDisk, Store};
 use crate::token::ContextHash;
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -455,6 +455,11 @@ async fn with_the_store_file_damaged_old_tokens_are_dead() {
 }
 
 #[tokio::test]
+async fn with_the_start_counter_beside_the_keys_deleted_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::remove_file(folder.join("keys/starts")).unwrap()).await;
+}
+
+#[tokio::test]
 async fn with_an_older_store_put_back_old_tokens_are_dead() {
     let disk = Disk::new();
     drop(disk.start().await);
@@ -488,4 +493,74 @@ async fn a_lost_record_shortens_its_session_and_nothing_else() {
     fixture.time.advance(6 * MINUTE);
     assert_eq!(fixture.cookie(&pair), "renew first");
     assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Ended);
+}
+
+/// Sessions whose store lies on a disk that can be filled.
+async fn on_disk() -> (Fixture, FullDisk) {
+    let (clock, time) = Clock::manual();
+    let metrics = Metrics::new().unwrap();
+    let disk = FullDisk::new();
+    let store = Store::on_disk(&disk, &metrics);
+    let ambient = (clock, Entropy::system(), &metrics);
+    let kind = config::Store::Memory;
+    let sessions = Sessions::start(&token_config(None), &kind, store, ambient).await.unwrap();
+    (Fixture { sessions, time, metrics }, disk)
+}
+
+#[tokio::test]
+async fn without_the_store_requests_go_on_and_renewals_do_not() {
+    let (fixture, disk) = on_disk().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    disk.fill(true);
+    fixture.time.advance(10 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "renew in passing");
+    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::StoreUnavailable);
+    assert!(!fixture.sessions.is_up());
+    assert_eq!(fixture.cookie(&fixture.check(&opened, opened.token.expose())), "renew in passing");
+    disk.fill(false);
+    until(async || fixture.sessions.renew(&pair, Carrier::Cookie).await.is_ok()).await;
+    assert!(fixture.sessions.is_up());
+}
+
+#[tokio::test]
+async fn a_logout_holds_without_the_store_and_reaches_it_later() {
+    let (fixture, disk) = on_disk().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    disk.fill(true);
+    assert!(fixture.sessions.end(opened.session, Reason::Logout).await.is_err());
+    assert_eq!(fixture.cookie(&pair), "ended");
+    disk.fill(false);
+    let store = fixture.sessions.store();
+    until(async || {
+        fixture.sessions.flush().await;
+        store.revocations().is_ok_and(|revoked| revoked.len() == 1)
+    })
+    .await;
+    assert!(store.read(opened.session).unwrap().is_none());
+    assert_eq!(fixture.metrics.sessions_revoked("logout").get(), 1);
+}
+
+async fn until(done: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !done().await {
+        assert!(tokio::time::Instant::now() < deadline, "it does not come to pass");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn a_revocation_is_not_missed_by_a_check_that_runs_at_the_same_time() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fixture = runtime.block_on(fixture());
+    for _ in 0..300 {
+        let opened = runtime.block_on(login(&fixture.sessions));
+        std::thread::scope(|scope| {
+            let checking = scope.spawn(|| fixture.check(&opened, opened.token.expose()));
+            runtime.block_on(fixture.sessions.end(opened.session, Reason::Logout)).unwrap();
+            let pair = checking.join().unwrap();
+            assert_eq!(fixture.cookie(&pair), "ended");
+        });
+    }
 }
