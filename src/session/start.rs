@@ -111,7 +111,8 @@ impl Sessions {
 }
 
 /// The keys that belong to this store. When the store is new, or older than the
-/// keys, it may have lost revocations: then all keys are replaced.
+/// keys, or nothing says how old those are, it may have lost revocations: then all
+/// keys are replaced.
 async fn keys_for(
     store: &Store,
     source: &KeySource,
@@ -122,7 +123,8 @@ async fn keys_for(
         return Ok(KeyRing::open(source, token.algorithm, now, entropy)?);
     };
     let (in_store, in_dir) = (store.starts()?, dir.starts()?);
-    let keys = if in_store.is_some_and(|in_store| in_store >= in_dir) {
+    let belong = in_store.zip(in_dir).is_some_and(|(in_store, in_dir)| in_store >= in_dir);
+    let keys = if belong {
         KeyRing::open(source, token.algorithm, now, entropy)?
     } else {
         let (keys, replaced) = KeyRing::replace(source, token.algorithm, now, entropy)?;
@@ -138,7 +140,7 @@ async fn keys_for(
         keys
     };
     // The store first: a crash in between leaves it ahead, which loses nothing.
-    let starts = in_store.unwrap_or(0).max(in_dir).saturating_add(1);
+    let starts = in_store.max(in_dir).unwrap_or(0).saturating_add(1);
     store.set_starts(starts).await?;
     dir.set_starts(starts)?;
     Ok(keys)

@@ -18,6 +18,9 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::ContextHash;
 
+mod outage;
+mod restart;
+
 const MINUTE: Duration = Duration::from_mins(1);
 
 pub(super) fn token_config(keys_dir: Option<&Path>) -> config::Token {
@@ -369,123 +372,34 @@ async fn a_reload_takes_over_times_and_keys_and_forgets_no_session() {
     assert_eq!(fixture.sessions.public_jwks()["keys"].as_array().map(Vec::len), Some(1));
 }
 
-/// A folder with store and keys, to start from again and again.
-struct Disk {
-    folder: tempfile::TempDir,
-    clock: Clock,
-    time: ManualTime,
-    metrics: Metrics,
-}
-
-impl Disk {
-    fn new() -> Self {
-        let (clock, time) = Clock::manual();
-        let (folder, metrics) = (tempfile::tempdir().unwrap(), Metrics::new().unwrap());
-        Self { folder, clock, time, metrics }
-    }
-
-    async fn start(&self) -> Fixture {
-        let path = self.folder.path().join("state.redb");
-        let token = token_config(Some(&self.folder.path().join("keys")));
-        let kind = config::Store::Embedded { path };
-        let sessions = start(&kind, &token, &self.clock, &self.metrics).await;
-        Fixture { sessions, time: self.time.clone(), metrics: self.metrics.clone() }
+#[test]
+fn a_revocation_is_not_missed_by_a_check_that_runs_at_the_same_time() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fixture = runtime.block_on(fixture());
+    for _ in 0..300 {
+        let opened = runtime.block_on(login(&fixture.sessions));
+        std::thread::scope(|scope| {
+            let checking = scope.spawn(|| fixture.check(&opened, opened.token.expose()));
+            runtime.block_on(fixture.sessions.end(opened.session, Reason::Logout)).unwrap();
+            let pair = checking.join().unwrap();
+            assert_eq!(fixture.cookie(&pair), "ended");
+        });
     }
 }
 
 #[tokio::test]
-async fn sessions_and_their_ends_survive_a_restart() {
-    let disk = Disk::new();
-    let fixture = disk.start().await;
-    let (kept, ended) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
-    fixture.sessions.end(ended.session, Reason::Logout).await.unwrap();
-    drop(fixture);
-    disk.time.advance(20 * MINUTE);
-    let fixture = disk.start().await;
-    assert_eq!(fixture.metrics.sessions_active().get(), 1);
-    let pair = fixture.check(&kept, kept.token.expose());
-    assert_eq!(fixture.cookie(&pair), "renew first");
-    fixture.renew(&pair).await;
-    assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
-    assert_eq!(fixture.metrics.keys_replaced().get(), 0);
-}
-
-#[tokio::test]
-async fn a_replaced_token_is_known_as_such_after_a_restart() {
-    let disk = Disk::new();
-    let fixture = disk.start().await;
-    let opened = login(&fixture.sessions).await;
-    let pair = fixture.check(&opened, opened.token.expose());
-    let next = fixture.renew(&pair).await;
-    assert_eq!(fixture.cookie(&fixture.check(&opened, next.token.expose())), "live");
-    fixture.sessions.flush().await;
-    drop((pair, next, fixture));
-    let fixture = disk.start().await;
-    let pair = fixture.check(&opened, opened.token.expose());
-    assert_eq!(fixture.cookie(&pair), "live", "within the grace");
-    fixture.time.advance(2 * MINUTE);
-    assert_eq!(fixture.cookie(&pair), "stolen");
-}
-
-async fn is_dead_after(change: impl FnOnce(&Path)) {
-    let disk = Disk::new();
-    let fixture = disk.start().await;
-    let opened = login(&fixture.sessions).await;
-    drop(fixture);
-    drop(disk.start().await);
-    change(disk.folder.path());
-    let fixture = disk.start().await;
-    let context = Some(opened.context.as_str().as_bytes());
-    let checked = fixture.sessions.check(opened.token.expose(), context);
-    assert!(matches!(checked, Err(CheckError::InvalidToken(_))));
-    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
-    drop((checked, fixture));
-    drop(disk.start().await);
-    assert_eq!(disk.metrics.keys_replaced().get(), 1, "and only once");
-}
-
-#[tokio::test]
-async fn with_the_store_file_deleted_old_tokens_are_dead() {
-    is_dead_after(|folder| std::fs::remove_file(folder.join("state.redb")).unwrap()).await;
-}
-
-#[tokio::test]
-async fn with_the_store_file_damaged_old_tokens_are_dead() {
-    is_dead_after(|folder| std::fs::write(folder.join("state.redb"), "damaged").unwrap()).await;
-}
-
-#[tokio::test]
-async fn with_an_older_store_put_back_old_tokens_are_dead() {
-    let disk = Disk::new();
-    drop(disk.start().await);
-    let path = disk.folder.path().join("state.redb");
-    let backup = std::fs::read(&path).unwrap();
-    let fixture = disk.start().await;
-    let opened = login(&fixture.sessions).await;
-    fixture.sessions.end(opened.session, Reason::Logout).await.unwrap();
-    drop(fixture);
-    std::fs::write(&path, backup).unwrap();
-    let fixture = disk.start().await;
-    let context = Some(opened.context.as_str().as_bytes());
-    assert!(fixture.sessions.check(opened.token.expose(), context).is_err());
-    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
-}
-
-#[tokio::test]
-async fn a_lost_record_shortens_its_session_and_nothing_else() {
+async fn slow_work_can_be_handed_to_another_runtime() {
     let fixture = fixture().await;
     let opened = login(&fixture.sessions).await;
-    let now = fixture.sessions.clock.now();
-    // As a store does that failed over before the record reached the other side.
-    fixture.sessions.store().sweep(now, now.plus(MINUTE)).await.unwrap();
     let pair = fixture.check(&opened, opened.token.expose());
-    fixture.time.advance(10 * MINUTE);
-    assert_eq!(fixture.cookie(&pair), "live", "never renewed in passing");
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
-        panic!("not live");
-    };
-    assert_eq!(identity.session_expires_at(), opened.expires_at);
-    fixture.time.advance(6 * MINUTE);
-    assert_eq!(fixture.cookie(&pair), "renew first");
-    assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Ended);
+    let sessions = Arc::clone(&fixture.sessions);
+    let upkeep = tokio::spawn(Arc::clone(&sessions).run());
+    let renewed = tokio::spawn(async move { sessions.renew(&pair, Carrier::Cookie).await });
+    assert!(renewed.await.unwrap().is_ok());
+    let sessions = Arc::clone(&fixture.sessions);
+    let opened = tokio::spawn(async move { login(&sessions).await }).await.unwrap();
+    let sessions = Arc::clone(&fixture.sessions);
+    let ended = tokio::spawn(async move { sessions.end(opened.session, Reason::NewLogin).await });
+    assert_eq!(ended.await.unwrap(), Ok(true));
+    upkeep.abort();
 }

@@ -266,4 +266,8 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
 }
 
 #[cfg(test)]
+mod full_disk;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use full_disk::FullDisk;

@@ -19,6 +19,9 @@ use crate::secret::Secret;
 
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
 
+#[cfg(test)]
+pub(crate) use embedded::FullDisk;
+
 use embedded::Embedded;
 use memory::Memory;
 
@@ -88,6 +91,11 @@ impl Store {
             }
         };
         Ok(Self { kind, metrics: metrics.clone() })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn on_disk(disk: &FullDisk, metrics: &Metrics) -> Self {
+        Self { kind: Kind::Embedded(Embedded::on_disk(disk)), metrics: metrics.clone() }
     }
 
     /// Keeps a new session.

@@ -2,6 +2,7 @@
 //! one transaction, and answers when that is on disk. After an error it drops the
 //! database and opens it again with the next write. Knows no rows.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,8 +26,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The shortest pause between two tries to open the database again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
-type Job = Box<dyn FnOnce(&WriteTransaction) -> Result<Reply, redb::Error> + Send>;
-/// Called once the transaction is on disk; dropped when it failed.
+type Job = Box<dyn FnOnce(&WriteTransaction) -> (Result<(), redb::Error>, Reply) + Send>;
+/// Called once the transaction is on disk; dropped, which answers too, when it failed.
 type Reply = Box<dyn FnOnce() + Send>;
 /// Opens the database again after an error.
 pub(super) type Reopen = Box<dyn Fn() -> Result<Database, Obstacle> + Send>;
@@ -65,10 +66,10 @@ impl Writer {
         work: impl FnOnce(&WriteTransaction) -> Result<A, redb::Error> + Send + 'static,
     ) -> Result<A, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let job: Job = Box::new(move |transaction| {
-            let result = work(transaction)?;
+        let job: Job = Box::new(move |transaction| match work(transaction) {
             // Whoever asked may be gone.
-            Ok(Box::new(move || drop(answer.send(result))))
+            Ok(result) => (Ok(()), Box::new(move || drop(answer.send(result)))),
+            Err(error) => (Err(error), Box::new(move || drop(answer))),
         });
         let jobs = self.jobs.as_ref().ok_or(StoreError::Unavailable)?;
         jobs.try_send(job).map_err(|_| StoreError::Unavailable)?;
@@ -83,7 +84,7 @@ impl Writer {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.shared.up.load(Ordering::Relaxed)
+        self.shared.up.load(Ordering::Acquire)
     }
 }
 
@@ -107,36 +108,42 @@ struct Work {
 impl Work {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut batch = vec![first];
+            let mut batch = VecDeque::from([first]);
             while batch.len() < BATCH
                 && let Ok(job) = queue.try_recv()
             {
-                batch.push(job);
+                batch.push_back(job);
             }
+            let mut replies = Vec::with_capacity(batch.len());
             // The library may panic on a damaged file; that must not end this thread.
-            let written = catch_unwind(AssertUnwindSafe(|| self.commit(batch)))
+            let written = catch_unwind(AssertUnwindSafe(|| self.commit(&mut batch, &mut replies)))
                 .unwrap_or_else(|_| Err("the library panicked".to_owned()));
-            self.shared.up.store(written.is_ok(), Ordering::Relaxed);
+            // Known before anybody is answered; jobs and replies are dropped after it.
+            self.shared.up.store(written.is_ok(), Ordering::Release);
             match written {
-                Ok(replies) => replies.into_iter().for_each(|reply| reply()),
+                Ok(()) => replies.into_iter().for_each(|reply| reply()),
                 Err(reason) => drop(catch_unwind(AssertUnwindSafe(|| self.close(&reason)))),
             }
         }
         *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    fn commit(&mut self, batch: Vec<Job>) -> Result<Vec<Reply>, String> {
+    fn commit(
+        &mut self,
+        batch: &mut VecDeque<Job>,
+        replies: &mut Vec<Reply>,
+    ) -> Result<(), String> {
         self.reopen_if_closed()?;
         let database = self.shared.database.read().unwrap_or_else(PoisonError::into_inner);
         let database = database.as_ref().ok_or("it is closed")?;
-        let write = || -> Result<Vec<Reply>, redb::Error> {
+        let mut write = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            let mut replies = Vec::with_capacity(batch.len());
-            for job in batch {
-                replies.push(job(&transaction)?);
+            while let Some(job) = batch.pop_front() {
+                let (done, reply) = job(&transaction);
+                replies.push(reply);
+                done?;
             }
-            transaction.commit()?;
-            Ok(replies)
+            Ok(transaction.commit()?)
         };
         write().map_err(|error| error.to_string())
     }

@@ -58,7 +58,7 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many failures by {rule}")]
 pub struct Throttled {
-    /// Until one failure leaves the window.
+    /// Until one failure leaves the window, in whole seconds.
     pub retry_after: Duration,
     /// The key of the limit, for metric and audit.
     pub rule: &'static str,
@@ -123,6 +123,10 @@ impl LoginThrottle {
         let longest = waits.into_iter().filter_map(|(rule, wait)| Some((rule, wait?)));
         if let Some((rule, retry_after)) = longest.max_by_key(|(_, wait)| *wait) {
             inner.metrics.throttled(rule).inc();
+            // Rounded up: who waits this long is not refused again.
+            let retry_after = Duration::from_secs(
+                retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0),
+            );
             return Err(Throttled { retry_after, rule });
         }
         let failure = Failure { at: now, attempt: inner.attempts.fetch_add(1, Ordering::Relaxed) };

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -134,18 +134,20 @@ impl KeysDir {
         self.sync()
     }
 
-    /// How often the gateway started with these keys; 0 when nothing says so.
+    /// How often the gateway started with these keys; `None` when nothing says so
+    /// that can be understood.
     ///
     /// # Errors
-    /// When the file cannot be read or holds no number.
-    pub fn starts(&self) -> Result<u64, KeyError> {
+    /// When the file is there and cannot be read.
+    pub fn starts(&self) -> Result<Option<u64>, KeyError> {
         let path = self.0.join(STARTS_FILE);
-        let text = match fs::read_to_string(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            other => other.map_err(io_error(&path))?,
-        };
-        let reason = "holds no number; delete it to have all token keys replaced";
-        text.trim().parse().map_err(|_| KeyError::Broken { path, reason })
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().parse().ok()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
+                Ok(None)
+            }
+            Err(error) => Err(io_error(&path)(error)),
+        }
     }
 
     /// Records a start, durably.
@@ -278,11 +280,11 @@ mod tests {
     fn the_start_counter_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let keys = KeysDir::open(&folder.path().join("keys")).unwrap();
-        assert_eq!(keys.starts().unwrap(), 0);
+        assert_eq!(keys.starts().unwrap(), None);
         keys.set_starts(41).unwrap();
         keys.set_starts(42).unwrap();
-        assert_eq!(keys.starts().unwrap(), 42);
+        assert_eq!(keys.starts().unwrap(), Some(42));
         fs::write(folder.path().join("keys/starts"), "x").unwrap();
-        assert!(keys.starts().is_err());
+        assert_eq!(keys.starts().unwrap(), None);
     }
 }

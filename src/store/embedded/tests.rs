@@ -1,19 +1,13 @@
 //! What only a store in a file can promise: restarts, crashes, damage, full disks.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use redb::backends::InMemoryBackend;
-use redb::{Database, StorageBackend};
-
-use super::{Embedded, NUMBERS, initialise};
+use super::{Embedded, FullDisk, NUMBERS};
 use crate::ambient::Timestamp;
-use crate::store::file::{self, Obstacle};
+use crate::store::file;
 use crate::store::tests::{record, session};
 use crate::store::{OpenError, StoreError};
 
@@ -151,70 +145,18 @@ async fn a_file_of_another_format_stops_the_start_and_stays() {
     assert!(moved_aside(folder.path()).is_empty());
 }
 
-/// A disk that can be filled.
-#[derive(Debug, Clone)]
-struct Disk {
-    pages: Arc<InMemoryBackend>,
-    full: Arc<AtomicBool>,
-}
-
-impl Disk {
-    fn check(&self) -> io::Result<()> {
-        if self.full.load(Ordering::SeqCst) {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn open(&self) -> Result<Database, Obstacle> {
-        let database = Database::builder().create_with_backend(self.clone());
-        database.map_err(|error| file::obstacle_of(error.into()))
-    }
-}
-
-impl StorageBackend for Disk {
-    fn len(&self) -> io::Result<u64> {
-        self.pages.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.pages.read(offset, out)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        self.check()?;
-        self.pages.set_len(length)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
-        self.pages.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.pages.write(offset, data)
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_is_an_outage_that_ends_with_room() {
-    let disk =
-        Disk { pages: Arc::new(InMemoryBackend::new()), full: Arc::new(AtomicBool::new(false)) };
-    let database = disk.open().unwrap();
-    initialise(&database).unwrap();
-    let again = disk.clone();
-    let store =
-        Embedded::over(database, Path::new("a disk"), Box::new(move || again.open())).unwrap();
+    let disk = FullDisk::new();
+    let store = Embedded::on_disk(&disk);
     store.create(record(1)).await.unwrap();
 
-    disk.full.store(true, Ordering::SeqCst);
+    disk.fill(true);
     for number in 2..5 {
         assert_eq!(store.create(record(number)).await, Err(StoreError::Unavailable));
         assert!(!store.is_up());
     }
-    disk.full.store(false, Ordering::SeqCst);
+    disk.fill(false);
     let until = tokio::time::Instant::now() + Duration::from_secs(10);
     while store.create(record(5)).await.is_err() {
         assert!(tokio::time::Instant::now() < until, "the store does not come back");

@@ -1,0 +1,116 @@
+//! Promises about what is there, and what is dead, after a restart.
+
+use std::path::Path;
+
+use super::{Fixture, MINUTE, login, start, token_config};
+use crate::ambient::{Clock, ManualTime};
+use crate::config;
+use crate::metrics::Metrics;
+use crate::session::{CheckError, Reason};
+
+/// A folder with store and keys, to start from again and again.
+struct Disk {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    time: ManualTime,
+    metrics: Metrics,
+}
+
+impl Disk {
+    fn new() -> Self {
+        let (clock, time) = Clock::manual();
+        let (folder, metrics) = (tempfile::tempdir().unwrap(), Metrics::new().unwrap());
+        Self { folder, clock, time, metrics }
+    }
+
+    async fn start(&self) -> Fixture {
+        let path = self.folder.path().join("state.redb");
+        let token = token_config(Some(&self.folder.path().join("keys")));
+        let kind = config::Store::Embedded { path };
+        let sessions = start(&kind, &token, &self.clock, &self.metrics).await;
+        Fixture { sessions, time: self.time.clone(), metrics: self.metrics.clone() }
+    }
+}
+
+#[tokio::test]
+async fn sessions_and_their_ends_survive_a_restart() {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let (kept, ended) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
+    fixture.sessions.end(ended.session, Reason::Logout).await.unwrap();
+    drop(fixture);
+    disk.time.advance(20 * MINUTE);
+    let fixture = disk.start().await;
+    assert_eq!(fixture.metrics.sessions_active().get(), 1);
+    let pair = fixture.check(&kept, kept.token.expose());
+    assert_eq!(fixture.cookie(&pair), "renew first");
+    fixture.renew(&pair).await;
+    assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
+    assert_eq!(fixture.metrics.keys_replaced().get(), 0);
+}
+
+#[tokio::test]
+async fn a_replaced_token_is_known_as_such_after_a_restart() {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    let next = fixture.renew(&pair).await;
+    assert_eq!(fixture.cookie(&fixture.check(&opened, next.token.expose())), "live");
+    fixture.sessions.flush().await;
+    drop((pair, next, fixture));
+    let fixture = disk.start().await;
+    let pair = fixture.check(&opened, opened.token.expose());
+    assert_eq!(fixture.cookie(&pair), "live", "within the grace");
+    fixture.time.advance(2 * MINUTE);
+    assert_eq!(fixture.cookie(&pair), "stolen");
+}
+
+async fn is_dead_after(change: impl FnOnce(&Path)) {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    drop(fixture);
+    drop(disk.start().await);
+    change(disk.folder.path());
+    let fixture = disk.start().await;
+    let context = Some(opened.context.as_str().as_bytes());
+    let checked = fixture.sessions.check(opened.token.expose(), context);
+    assert!(matches!(checked, Err(CheckError::InvalidToken(_))));
+    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+    drop((checked, fixture));
+    drop(disk.start().await);
+    assert_eq!(disk.metrics.keys_replaced().get(), 1, "and only once");
+}
+
+#[tokio::test]
+async fn with_the_store_file_deleted_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::remove_file(folder.join("state.redb")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn with_the_store_file_damaged_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::write(folder.join("state.redb"), "damaged").unwrap()).await;
+}
+
+#[tokio::test]
+async fn with_the_start_counter_beside_the_keys_deleted_old_tokens_are_dead() {
+    is_dead_after(|folder| std::fs::remove_file(folder.join("keys/starts")).unwrap()).await;
+}
+
+#[tokio::test]
+async fn with_an_older_store_put_back_old_tokens_are_dead() {
+    let disk = Disk::new();
+    drop(disk.start().await);
+    let path = disk.folder.path().join("state.redb");
+    let backup = std::fs::read(&path).unwrap();
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    fixture.sessions.end(opened.session, Reason::Logout).await.unwrap();
+    drop(fixture);
+    std::fs::write(&path, backup).unwrap();
+    let fixture = disk.start().await;
+    let context = Some(opened.context.as_str().as_bytes());
+    assert!(fixture.sessions.check(opened.token.expose(), context).is_err());
+    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+}
