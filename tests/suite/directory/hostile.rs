@@ -46,7 +46,7 @@ enum Trick {
     Garbage,
     HalfAMessage,
     Trickle,
-    NestedWithoutEnd,
+    NestedDeeply,
     LongMessage,
     EmptyMessage,
     AnswerToAnotherOperation,
@@ -60,7 +60,7 @@ const TRICKS: [Trick; 11] = [
     Trick::Garbage,
     Trick::HalfAMessage,
     Trick::Trickle,
-    Trick::NestedWithoutEnd,
+    Trick::NestedDeeply,
     Trick::LongMessage,
     Trick::EmptyMessage,
     Trick::AnswerToAnotherOperation,
@@ -181,7 +181,7 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
             }
             return None;
         }
-        Trick::NestedWithoutEnd => [0x30, 0x84, 0x00, 0x0f, 0xff, 0xf0].repeat(100_000),
+        Trick::NestedDeeply => message(id, BIND_ANSWER, &nested(100_000)),
         Trick::LongMessage => {
             stream.write_all(b"\x30\x84\x12\x00\x00\x00").await.ok()?;
             loop {
@@ -200,6 +200,12 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
         },
     };
     stream.write_all(&bytes).await.ok()
+}
+
+/// Sequences in sequences, well-formed to the innermost.
+fn nested(levels: u32) -> Vec<u8> {
+    let header = |inside: u32| [[0x30, 0x84].as_slice(), &(inside * 6).to_be_bytes()].concat();
+    (0..levels).rev().flat_map(header).collect()
 }
 
 fn element(tag: u8, content: &[u8]) -> Vec<u8> {
