@@ -175,9 +175,10 @@ mod tests {
         };
         assert!(matches!(message(&nested(30)), Ok(Some(_))));
         assert_eq!(message(&nested(31)), Err(Malformed::TooDeep));
-        // Too deep to build as above: 100,000 headers that all say "the rest is within".
-        let hostile = [0x30, 0x84, 0, 0, 0xff, 0xff].repeat(10_000);
-        assert!(message(&wrapped(0x30, &hostile)).is_err());
+        // What would end the process in a parser that recurses.
+        let header = |inside: u32| [[0x30, 0x84].as_slice(), &(inside * 6).to_be_bytes()].concat();
+        let hostile: Vec<u8> = (0..100_000).rev().flat_map(header).collect();
+        assert_eq!(message(&answer(&wrapped(0x64, &hostile))), Err(Malformed::TooDeep));
     }
 
     #[test]

@@ -26,11 +26,6 @@ impl Dn {
             normal.push(',');
         }
     }
-
-    /// The normal form.
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 impl fmt::Display for Dn {
@@ -253,7 +248,7 @@ mod tests {
         #[test]
         fn no_text_panics_and_a_normal_form_is_its_own(text in r#"([a-zA-Z0-9.]{0,3}=)?[ a-zA-ZëË0-9=,+#;"<>\\\x00]{0,20}"#) {
             if let Some(name) = Dn::parse(&text) {
-                prop_assert_eq!(Dn::parse(name.as_str()), Some(name.clone()), "{}", text);
+                prop_assert_eq!(Dn::parse(&name.to_string()), Some(name.clone()), "{}", text);
             }
         }
 

@@ -10,7 +10,7 @@ use crate::identity::Subject;
 /// One entry.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// The name in the server's own spelling, never empty.
+    /// The name in the server's own spelling; empty for the root entry.
     pub(super) dn: String,
     attributes: Vec<(String, Vec<Vec<u8>>)>,
 }
@@ -30,7 +30,7 @@ impl Entry {
     /// Reads a `SearchResultEntry` (RFC 4511 section 4.5.2); `None` when it is none.
     pub(super) fn parse(tag: StructureTag) -> Option<Self> {
         let [name, attributes] = <[_; 2]>::try_from(constructed(tag)?).ok()?;
-        let dn = String::from_utf8(primitive(name)?).ok().filter(|dn| !dn.is_empty())?;
+        let dn = String::from_utf8(primitive(name)?).ok()?;
         let attributes: Option<_> =
             constructed(attributes)?.into_iter().map(parse_attribute).collect();
         Some(Self { dn, attributes: attributes? })
@@ -150,7 +150,6 @@ mod tests {
             PL::P(Vec::new()),
             PL::C(Vec::new()),
             PL::C(vec![bytes(b"uid=a"), bytes(b"")]),
-            PL::C(vec![bytes(b""), tag(PL::C(Vec::new()))]),
             PL::C(vec![bytes(b"\xff"), tag(PL::C(Vec::new()))]),
             PL::C(vec![bytes(b"uid=a"), tag(PL::C(vec![tag(PL::C(vec![bytes(b"uid")]))]))]),
         ] {

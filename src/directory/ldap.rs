@@ -114,9 +114,11 @@ impl LdapDirectory {
 
     async fn verify_at_leisure(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
+        // Read before the bind: an empty name would be an anonymous one.
+        let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
         let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
         match answer.verdict {
-            Verdict::Accepted => self.person(&entry).await,
+            Verdict::Accepted => self.person(&entry, account.to_string()).await,
             Verdict::MustChange => Err(VerifyError::MustChange),
             Verdict::Rejected(rejection) => Err(VerifyError::Rejected(rejection)),
         }
@@ -145,11 +147,7 @@ impl LdapDirectory {
     }
 
     /// Who an entry is whose password was right.
-    async fn person(&self, entry: &Entry) -> Result<Person, VerifyError> {
-        let account = Dn::parse(&entry.dn)
-            .ok_or(DirectoryError::Protocol("an entry's name"))?
-            .as_str()
-            .to_owned();
+    async fn person(&self, entry: &Entry, account: String) -> Result<Person, VerifyError> {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");

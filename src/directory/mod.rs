@@ -80,3 +80,19 @@ impl Directory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Directory;
+    use crate::identity::Credentials;
+
+    /// Logins run on the control runtime, whatever worker asked for them.
+    #[test]
+    fn a_login_may_move_between_threads() {
+        const fn sends<T: Send>(_: &T) {}
+        let _ = |directory: &Directory, credentials: &Credentials| {
+            sends(&directory.verify(credentials));
+            sends(&directory.keep_up());
+        };
+    }
+}

@@ -1,0 +1,329 @@
+//! Servers that misbehave at each step of a login: the answer comes within the
+//! deadline, the process lives, and the next login works.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bindgate::config;
+use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
+use bindgate::directory::{DirectoryError, Rejection, VerifyError};
+use bindgate::identity::Role;
+use bindgate::secret::Secret;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+use super::{directory, login};
+use crate::support::slapd::PASSWORD;
+
+const ALICE: &[u8] = b"uid=alice,ou=people,dc=x";
+const SUCCESS: &[u8] = b"\x0a\x01\x00\x04\x00\x04\x00";
+const BIND_ANSWER: u8 = 0x61;
+const ENTRY: u8 = 0x64;
+const SEARCH_DONE: u8 = 0x65;
+const REFERENCE: u8 = 0x73;
+const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The request at which the server begins to misbehave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    ServiceBind,
+    UserSearch,
+    UserBind,
+    GroupSearch,
+}
+
+const STEPS: [Step; 4] = [Step::ServiceBind, Step::UserSearch, Step::UserBind, Step::GroupSearch];
+
+/// How it misbehaves.
+#[derive(Clone, Copy, Debug)]
+enum Trick {
+    Silence,
+    HangUp,
+    Garbage,
+    HalfAMessage,
+    Trickle,
+    NestedDeeply,
+    LongMessage,
+    EmptyMessage,
+    AnswerToAnotherOperation,
+    TextThatIsNone,
+    EntriesWithoutEnd,
+}
+
+const TRICKS: [Trick; 11] = [
+    Trick::Silence,
+    Trick::HangUp,
+    Trick::Garbage,
+    Trick::HalfAMessage,
+    Trick::Trickle,
+    Trick::NestedDeeply,
+    Trick::LongMessage,
+    Trick::EmptyMessage,
+    Trick::AnswerToAnotherOperation,
+    Trick::TextThatIsNone,
+    Trick::EntriesWithoutEnd,
+];
+
+/// A server that knows alice, an admin, and misbehaves as long as it is told to.
+struct Hostile {
+    port: u16,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    step: Step,
+    trick: Trick,
+    hostile: AtomicBool,
+    user_binds: AtomicUsize,
+}
+
+impl Hostile {
+    async fn start(step: Step, trick: Trick) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        let (hostile, user_binds) = (AtomicBool::new(true), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { step, trick, hostile, user_binds });
+        let for_connections = Arc::clone(&shared);
+        let accepting = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, Arc::clone(&for_connections)));
+            }
+        });
+        Self { port, shared, accepting }
+    }
+
+    fn config(&self) -> config::Directory {
+        config_for(self.port, LdapTransport::Plaintext)
+    }
+}
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
+    let authority = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
+    config::Directory {
+        servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
+        authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),
+        bind_dn: "cn=service".to_owned(),
+        bind_password: Secret::new("service".to_owned()),
+        base_dn: "ou=people,dc=x".to_owned(),
+        user_attribute: "uid".to_owned(),
+        user_filter: None,
+        subject_attribute: "uid".to_owned(),
+        group_base_dn: "ou=groups,dc=x".to_owned(),
+        nested_groups: true,
+        timeout: DEADLINE,
+        roles: vec![
+            RoleMapping { name: Role::new("super"), group: "cn=super,ou=groups,dc=x".to_owned() },
+            RoleMapping { name: Role::new("admin"), group: "cn=admins,ou=groups,dc=x".to_owned() },
+        ],
+    }
+}
+
+async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
+    while let Some(request) = read_message(&mut stream).await {
+        let says = |text: &[u8]| request.windows(text.len()).any(|window| window == text);
+        let step = match (operation(&request), says(b"cn=service"), says(b"ou=groups")) {
+            (0x60, true, _) => Step::ServiceBind,
+            (0x60, false, _) => Step::UserBind,
+            (0x63, _, false) => Step::UserSearch,
+            (0x63, _, true) => Step::GroupSearch,
+            _ => return,
+        };
+        if step == Step::UserBind {
+            shared.user_binds.fetch_add(1, Ordering::SeqCst);
+        }
+        let id = message_id(&request);
+        let hostile = step == shared.step && shared.hostile.load(Ordering::SeqCst);
+        let gone = if hostile {
+            misbehave(&mut stream, shared.trick, id, step).await.is_none()
+        } else {
+            stream.write_all(&honest(id, step)).await.is_err()
+        };
+        if gone {
+            return;
+        }
+    }
+}
+
+fn honest(id: &[u8], step: Step) -> Vec<u8> {
+    let done = message(id, SEARCH_DONE, SUCCESS);
+    let elsewhere = message(id, REFERENCE, &element(4, b"ldap://elsewhere.example.org/dc=x"));
+    match step {
+        Step::ServiceBind | Step::UserBind => message(id, BIND_ANSWER, SUCCESS),
+        Step::UserSearch => [entry(id, ALICE), elsewhere, done].concat(),
+        Step::GroupSearch => [elsewhere, entry(id, b"cn=Admins,ou=groups,dc=x"), done].concat(),
+    }
+}
+
+/// `None` when the connection should end.
+async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) -> Option<()> {
+    let is_bind = matches!(step, Step::ServiceBind | Step::UserBind);
+    let bytes = match trick {
+        Trick::Silence => Vec::new(),
+        Trick::HangUp => return None,
+        Trick::Garbage => b"HTTP/1.1 400 Bad Request\r\n\r\n\xff\xff\xff\xff".to_vec(),
+        Trick::HalfAMessage => honest(id, step)[..9].to_vec(),
+        Trick::Trickle => {
+            for byte in honest(id, step).iter().take(14) {
+                stream.write_all(&[*byte]).await.ok()?;
+                sleep(DEADLINE / 4).await;
+            }
+            return None;
+        }
+        Trick::NestedDeeply => message(id, BIND_ANSWER, &nested(100_000)),
+        Trick::LongMessage => {
+            stream.write_all(b"\x30\x84\x12\x00\x00\x00").await.ok()?;
+            loop {
+                stream.write_all(&[4; 1 << 13]).await.ok()?;
+            }
+        }
+        Trick::EmptyMessage => b"\x30\x00".to_vec(),
+        Trick::AnswerToAnotherOperation if is_bind => entry(id, ALICE),
+        Trick::AnswerToAnotherOperation => message(id, BIND_ANSWER, SUCCESS),
+        Trick::TextThatIsNone => {
+            let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
+            message(id, operation, b"\x0a\x01\x00\x04\x01\xff\x04\x01\xfe")
+        }
+        Trick::EntriesWithoutEnd => loop {
+            stream.write_all(&entry(id, ALICE).repeat(100)).await.ok()?;
+        },
+    };
+    stream.write_all(&bytes).await.ok()
+}
+
+/// Sequences in sequences, well-formed to the innermost.
+fn nested(levels: u32) -> Vec<u8> {
+    let header = |inside: u32| [[0x30, 0x84].as_slice(), &(inside * 6).to_be_bytes()].concat();
+    (0..levels).rev().flat_map(header).collect()
+}
+
+fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(content.len()).expect("short").to_be_bytes();
+    [&[tag, 0x84], length.as_slice(), content].concat()
+}
+
+fn message(id: &[u8], operation: u8, content: &[u8]) -> Vec<u8> {
+    element(0x30, &[element(2, id), element(operation, content)].concat())
+}
+
+fn entry(id: &[u8], dn: &[u8]) -> Vec<u8> {
+    let values = element(0x31, &element(4, b"alice"));
+    let attribute = element(0x30, &[element(4, b"UID"), values].concat());
+    message(id, ENTRY, &[element(4, dn), element(0x30, &attribute)].concat())
+}
+
+/// The content of the next message; the library writes lengths below 64 KiB.
+async fn read_message(stream: &mut TcpStream) -> Option<Vec<u8>> {
+    stream.read_u8().await.ok()?;
+    let length = match stream.read_u8().await.ok()? {
+        0x81 => usize::from(stream.read_u8().await.ok()?),
+        0x82 => usize::from(stream.read_u16().await.ok()?),
+        short => usize::from(short),
+    };
+    let mut content = vec![0; length];
+    stream.read_exact(&mut content).await.ok()?;
+    Some(content)
+}
+
+fn message_id(content: &[u8]) -> &[u8] {
+    &content[2..2 + usize::from(content[1])]
+}
+
+fn operation(content: &[u8]) -> u8 {
+    content[2 + usize::from(content[1])]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_server_does_the_login_ends_and_the_next_one_works() {
+    let mut attempts = tokio::task::JoinSet::new();
+    for step in STEPS {
+        attempts.spawn(async move {
+            for trick in TRICKS {
+                suffer(step, trick).await;
+            }
+        });
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        attempt.expect("every trick is survived");
+    }
+}
+
+async fn suffer(step: Step, trick: Trick) {
+    let server = Hostile::start(step, trick).await;
+    let directory = directory(&server.config());
+    let began = Instant::now();
+    let outcome = login(&directory, "alice", PASSWORD).await;
+    assert!(began.elapsed() < DEADLINE * 5, "{step:?} {trick:?}: {:?}", began.elapsed());
+    let several = matches!((step, trick), (Step::UserSearch, Trick::EntriesWithoutEnd));
+    match &outcome {
+        Err(VerifyError::Rejected(Rejection::Ambiguous)) if several => {}
+        Err(VerifyError::Unavailable(_)) if !several => {}
+        _ => panic!("{step:?} {trick:?}: {outcome:?}"),
+    }
+    let user_binds = server.shared.user_binds.load(Ordering::SeqCst);
+    let expected = usize::from(matches!(step, Step::UserBind | Step::GroupSearch));
+    assert_eq!(user_binds, expected, "{step:?} {trick:?}");
+
+    server.shared.hostile.store(false, Ordering::SeqCst);
+    let person = login(&directory, "alice", PASSWORD).await;
+    let person = person.unwrap_or_else(|error| panic!("{step:?} {trick:?}: {error:?}"));
+    assert_eq!((person.subject.as_str(), person.role.as_str()), ("alice", "admin"));
+}
+
+/// Accepts, greets with `greeting`, reads on and says no more.
+async fn greeter(greeting: Option<&'static [u8]>) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let accepting = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if let Some(greeting) = greeting {
+                let mut request = [0; 16];
+                drop(stream.read(&mut request).await);
+                drop(stream.write_all(greeting).await);
+                open.push(stream);
+            }
+        }
+    });
+    (port, accepting)
+}
+
+#[tokio::test]
+async fn a_server_that_never_starts_tls_is_given_up_in_time() {
+    let yes_and_more = b"\x30\x0c\x02\x01\x01\x78\x07\x0a\x01\x00\x04\x00\x04\x00\x30\x00";
+    for greeting in [None, Some(b"".as_slice()), Some(b"\xff\xff\xff\xff"), Some(yes_and_more)] {
+        for transport in [LdapTransport::Tls, LdapTransport::StartTls] {
+            let (port, accepting) = greeter(greeting).await;
+            let directory = directory(&config_for(port, transport));
+            let began = Instant::now();
+            let outcome = login(&directory, "alice", PASSWORD).await;
+            assert!(began.elapsed() < DEADLINE * 5);
+            assert!(matches!(outcome, Err(VerifyError::Unavailable(_))), "{outcome:?}");
+            accepting.abort();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_whose_queue_is_never_emptied_is_given_up_in_time() {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    for transport in [LdapTransport::Tls, LdapTransport::StartTls, LdapTransport::Plaintext] {
+        let outcome = login(&directory(&config_for(port, transport)), "alice", PASSWORD).await;
+        assert!(
+            matches!(outcome, Err(VerifyError::Unavailable(DirectoryError::Timeout))),
+            "{outcome:?}"
+        );
+    }
+}
