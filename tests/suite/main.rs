@@ -5,5 +5,14 @@
     reason = "a test that cannot go on panics; the in-tests allowance misses helper functions"
 )]
 
+mod answers;
+mod csrf;
 mod directory;
+mod directory_failure;
+mod endpoints;
+mod headers;
+mod login;
+mod paths;
+mod refusal;
+mod streaming;
 mod support;
