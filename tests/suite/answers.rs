@@ -1,14 +1,16 @@
 //! How our own answers look, and what happens to the upstream's (contract sections 5
 //! and 7).
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use bindgate::config::LdapTransport;
 
 use crate::support::raw::Raw;
 use crate::support::relay::{Mood, Relay};
 use crate::support::upstream::Upstream;
-use crate::support::within;
 use crate::support::world::{ADMIN, TOKEN_COOKIE, World, shared_slapd, token_text};
-use std::time::Duration;
+use crate::support::{eventually, within};
 
 #[tokio::test]
 async fn a_navigation_without_session_goes_to_the_login_page() {
@@ -95,12 +97,29 @@ async fn a_request_is_retried_only_when_the_upstream_cannot_have_seen_it() {
         call.send().await.expect(502, "UpstreamUnavailable");
         assert_eq!(world.upstream.seen().len(), 1, "{method} was sent once");
     }
-    // Kept connections that the upstream has closed meanwhile cost no request.
+    // A kept connection that the upstream has closed meanwhile costs no request.
+    world
+        .upstream
+        .answer("/app/last", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     for _ in 0..10 {
-        world.upstream.answer("/app/last", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         let call = alice.post("/app/last").own_page().bytes("x");
         call.send().await.expect_status(200);
+        alice.post("/app/echo").own_page().bytes("x").send().await.expect_status(200);
     }
+}
+
+#[tokio::test]
+async fn connections_to_the_upstream_are_kept_and_used_again() {
+    let world = World::start().await;
+    let alice = world.sign_in(ADMIN).await;
+    for _ in 0..50 {
+        alice.get("/app/echo").send().await.expect_status(200);
+    }
+    let used: BTreeSet<usize> = world.upstream.seen().iter().map(|seen| seen.connection).collect();
+    assert!(used.len() <= 2, "one for each worker: {used:?}");
+    assert_eq!(world.upstream.connections(), used.len());
+    eventually("idle ones are given up", || (world.upstream.open_connections() == 0).then_some(()))
+        .await;
 }
 
 #[tokio::test]

@@ -6,13 +6,23 @@
 )]
 
 mod answers;
+mod browser;
+mod crash;
 mod csrf;
+mod demo;
 mod directory;
 mod directory_failure;
 mod endpoints;
 mod headers;
+mod layers;
+mod limits;
+mod load;
 mod login;
+mod observability;
 mod paths;
 mod refusal;
+mod reload;
+mod renewal;
+mod smuggling;
 mod streaming;
 mod support;

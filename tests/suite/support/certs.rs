@@ -42,11 +42,6 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
         Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }
     }
-
-    /// TLS for a client that trusts this authority alone and offers these protocols.
-    pub(crate) fn client_config(&self, alpn: &[&str]) -> Arc<ClientConfig> {
-        client_config(&self.certificate_pem, alpn)
-    }
 }
 
 /// TLS for a client that trusts this PEM authority alone.

@@ -86,14 +86,10 @@ pub(crate) fn fold_name(name: &str) -> String {
 pub(crate) enum Script {
     /// These bytes as the answer, then the next request.
     Answer(Vec<u8>),
-    /// These bytes, then the connection breaks.
-    Break(Vec<u8>),
     /// A chunked answer of this content type whose chunks the test sends.
     Steps { content_type: &'static str, chunks: mpsc::UnboundedReceiver<Vec<u8>> },
     /// The request's body is not read until the test says so.
     Reluctant(watch::Receiver<bool>),
-    /// No answer, ever; the connection stays open.
-    Stall,
 }
 
 /// What connections and test share.
@@ -105,7 +101,6 @@ pub(crate) struct Shared {
     pub(crate) open: AtomicUsize,
     pub(crate) websockets: AtomicUsize,
     pub(crate) held: AtomicUsize,
-    pub(crate) streams: AtomicUsize,
     pub(crate) release: watch::Sender<bool>,
 }
 
@@ -118,8 +113,6 @@ impl Shared {
         let mut scripts = lock(&self.scripts);
         match scripts.get(path) {
             Some(Script::Answer(bytes)) => Some(Script::Answer(bytes.clone())),
-            Some(Script::Break(bytes)) => Some(Script::Break(bytes.clone())),
-            Some(Script::Stall) => Some(Script::Stall),
             Some(Script::Reluctant(go)) => Some(Script::Reluctant(go.clone())),
             Some(Script::Steps { .. }) => scripts.remove(path),
             None => None,
@@ -200,11 +193,6 @@ impl Upstream {
 
     pub(crate) fn open_websockets(&self) -> usize {
         self.shared.websockets.load(Ordering::SeqCst)
-    }
-
-    /// How many scripted streams have not ended yet.
-    pub(crate) fn open_streams(&self) -> usize {
-        self.shared.streams.load(Ordering::SeqCst)
     }
 
     /// Waits until this many requests for `…/hold` are here at once.

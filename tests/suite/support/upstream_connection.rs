@@ -90,13 +90,12 @@ impl Connection {
         }
         self.shared.record(seen.clone());
         match script {
-            Some(Script::Answer(bytes)) => self.write(&bytes).await,
-            Some(Script::Break(bytes)) => {
+            Some(Script::Answer(bytes)) => {
                 self.write(&bytes).await?;
-                Err(io::ErrorKind::ConnectionAborted.into())
+                let closes = find(&bytes, b"Connection: close").is_some();
+                if closes { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
             }
             Some(Script::Steps { content_type, chunks }) => self.steps(content_type, chunks).await,
-            Some(Script::Stall) => self.stall().await,
             Some(Script::Reluctant(_)) | None => self.by_verb(&verb, &seen).await,
         }
     }
@@ -178,8 +177,6 @@ impl Connection {
         content_type: &str,
         mut chunks: tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>,
     ) -> io::Result<()> {
-        let shared = Arc::clone(&self.shared);
-        let _open = Counted::new(&shared.streams);
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
         );

@@ -26,7 +26,8 @@ pub(crate) const TRACER: &str = "carol";
 pub(crate) struct World {
     pub(crate) gateway: Gateway,
     pub(crate) upstream: Upstream,
-    pub(crate) slapd: Arc<Slapd>,
+    /// Held so that it runs.
+    _slapd: Arc<Slapd>,
 }
 
 impl World {
@@ -38,14 +39,14 @@ impl World {
     /// With the settings that the test is about.
     pub(crate) async fn with(change: impl FnOnce(&mut Setup)) -> Self {
         let (setup, upstream, slapd) = prepare(change).await;
-        Self { gateway: Gateway::start(setup).await, upstream, slapd }
+        Self { gateway: Gateway::start(setup).await, upstream, _slapd: slapd }
     }
 
     /// In this process, with a clock that only the test moves.
     pub(crate) async fn with_time(change: impl FnOnce(&mut Setup)) -> (Self, ManualTime) {
         let (setup, upstream, slapd) = prepare(change).await;
         let (gateway, time) = Gateway::start_inside(setup).await;
-        (Self { gateway, upstream, slapd }, time)
+        (Self { gateway, upstream, _slapd: slapd }, time)
     }
 
     /// A browser without cookies.
