@@ -5,6 +5,25 @@
     reason = "a test that cannot go on panics; the in-tests allowance misses helper functions"
 )]
 
+mod answers;
+mod browser;
+mod crash;
+mod csrf;
+mod demo;
 mod directory;
+mod directory_failure;
+mod endpoints;
+mod headers;
+mod layers;
+mod limits;
+mod load;
+mod login;
+mod observability;
+mod paths;
+mod refusal;
+mod reload;
+mod renewal;
 mod server;
+mod smuggling;
+mod streaming;
 mod support;
