@@ -3,6 +3,7 @@
 
 mod check;
 pub mod demo;
+pub mod policy;
 mod schema;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(Check),
+    Policy(Policy),
     Schema(Schema),
 }
 
@@ -68,6 +70,7 @@ impl Cli {
     pub fn run(&self) -> ExitCode {
         match &self.command {
             Command::Check(args) => check::run(args),
+            Command::Policy(args) => policy::run(args),
             Command::Schema(_) => schema::run(),
         }
     }
