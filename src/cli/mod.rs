@@ -4,7 +4,7 @@
 pub mod audit;
 mod check;
 pub mod demo;
-mod policy;
+pub mod policy;
 mod schema;
 mod serve;
 
@@ -77,7 +77,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Check(args) => check::run(args),
             Command::Demo(args) => demo::run(args),
-            Command::Policy(Policy { command: PolicyCommand::Check(args) }) => policy::check(args),
+            Command::Policy(args) => policy::run(args),
             Command::Audit(Audit { command: AuditCommand::Verify(args) }) => audit::run(args),
             Command::Schema(_) => schema::run(),
         }

@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_sent_as_a_request_ends_the_connection() {
         let mut bytes = BytesMut::new();
-        let result = super::super::conversation::result(LdapResultCode::Success, "");
+        let result = crate::demo::conversation::result(LdapResultCode::Success, "");
         let op = LdapOp::SearchResultDone(result);
         LdapCodec::default().encode(LdapMsg { msgid: 1, op, ctrl: vec![] }, &mut bytes).unwrap();
         assert_eq!(notice_code(&sent_after(&bytes).await), Some(LdapResultCode::ProtocolError));

@@ -19,4 +19,4 @@ pub use table::{Found, RouteTable};
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;

@@ -18,11 +18,11 @@ use crate::identity::Role;
 use crate::secret::Secret;
 
 /// The public origin's host.
-pub(super) const HOME: &str = "home.example";
+pub(crate) const HOME: &str = "home.example";
 
 /// A route of the public origin: `"GET,PUT /path"` or `"/path"`, and `"public"`,
 /// `"authenticated"` or roles.
-pub(super) fn route(line: &str, access: &str) -> Route {
+pub(crate) fn route(line: &str, access: &str) -> Route {
     let (methods, path) = line.split_once(' ').unwrap_or(("", line));
     let names = |list: &str| list.split(',').map(str::to_owned).collect::<Vec<_>>();
     Route {
@@ -40,13 +40,13 @@ pub(super) fn route(line: &str, access: &str) -> Route {
 }
 
 /// The same for another host.
-pub(super) fn route_of(host: &str, line: &str, access: &str) -> Route {
+pub(crate) fn route_of(host: &str, line: &str, access: &str) -> Route {
     Route { host: Some(host.to_owned()), ..route(line, access) }
 }
 
 /// A configuration with these routes, whose directory gives the roles `tracer`,
 /// `admin` and `access_code`.
-pub(super) fn config(routes: Vec<Route>) -> Config {
+pub(crate) fn config(routes: Vec<Route>) -> Config {
     let role = |name| RoleMapping { name: Role::new(name), group: format!("cn={name}") };
     Config {
         server: server(),

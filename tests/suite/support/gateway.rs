@@ -49,7 +49,7 @@ impl Gateway {
         let loaded = Config::load(&setup.config_file());
         let loaded = loaded.unwrap_or_else(|problems| panic!("configuration: {problems}"));
         let ambient = Ambient { clock, entropy: Entropy::system() };
-        let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, ambient));
+        let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, &ambient));
         let app = starting.await.expect("the start does not panic").expect("a gateway");
         let (https, telemetry) = (app.https(), app.telemetry());
         (Self { https, telemetry, setup, running: Running::Inside(app) }, time)
