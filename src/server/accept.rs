@@ -1,8 +1,10 @@
 //! The accept loop of one worker: places are counted, connections become tasks,
 //! and at the end the listeners are emptied before they close.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +18,6 @@ use super::connection::Ready;
 use super::handshake::{self, HandshakeError};
 use super::peer::{Addresses, Peer};
 use super::slots::Full;
-use super::tls::HTTP2;
 use super::worker::{Open, Registration, Stage, Worker};
 use super::{Listening, ServerShared, Service};
 
@@ -142,12 +143,31 @@ impl<S: Service> Acceptor<S> {
         Ok(Some(Accepted { socket, addresses, open, listening, trusted }))
     }
 
+    /// Each phase is boxed: what the handshake needs is freed when it is over, and the
+    /// room of HTTP/2 is not kept by an HTTP/1 connection.
     async fn serve_one(
         self: Rc<Self>,
         accepted: Accepted,
         activity: Arc<Activity>,
         registration: Registration,
     ) {
+        let established = Box::pin(self.establish(accepted, activity, registration)).await;
+        let serving: Pin<Box<dyn Future<Output = ()>>> = match established {
+            None => return,
+            Some(ready) if ready.is_http2() => Box::pin(ready.http2()),
+            Some(ready) => Box::pin(ready.http1()),
+        };
+        drop(self);
+        serving.await;
+    }
+
+    /// The handshake; `None` when there is no connection, which has been counted then.
+    async fn establish(
+        &self,
+        accepted: Accepted,
+        activity: Arc<Activity>,
+        registration: Registration,
+    ) -> Option<Box<Ready<S>>> {
         let Accepted { mut socket, mut addresses, mut open, listening, trusted } = accepted;
         let established = timeout(listening.limits.handshake_timeout, async {
             if trusted && listening.proxy_protocol {
@@ -156,24 +176,22 @@ impl<S: Service> Acceptor<S> {
             let socket = Watched::new(socket, Arc::clone(&activity), open);
             handshake::tls(&listening, socket).await
         });
-        let established = established.await.unwrap_or(Err(HandshakeError::Timeout));
-        let socket = match established {
+        let socket = match established.await.unwrap_or(Err(HandshakeError::Timeout)) {
             Ok(socket) => socket,
-            Err(error) => return handshake::count(&self.shared.metrics, Err(&error)),
+            Err(error) => {
+                handshake::count(&self.shared.metrics, Err(&error));
+                return None;
+            }
         };
         handshake::count(&self.shared.metrics, Ok(socket.get_ref().1));
-        let http2 = socket.get_ref().1.alpn_protocol() == Some(HTTP2);
-        let ready = Ready {
+        Some(Box::new(Ready {
             socket,
             service: Rc::clone(&self.service),
             peer: Rc::new(Peer::new(addresses, activity, Rc::clone(&self.worker))),
             limits: Arc::clone(&listening.limits),
             registration,
             malformed: self.shared.metrics.http_malformed(),
-        };
-        // A connection keeps the limits it began with, and not the rest.
-        drop(listening);
-        if http2 { ready.http2().await } else { ready.http1().await }
+        }))
     }
 }
 

@@ -22,6 +22,7 @@ use super::Service;
 use super::activity::{Verdict, Watched, millis};
 use super::exchange::{Streams, answer};
 use super::peer::Peer;
+use super::tls::HTTP2;
 use super::worker::{Registration, Stage};
 use crate::config::Limits;
 use crate::metrics::IntCounter;
@@ -67,36 +68,35 @@ pub(crate) struct Ready<S> {
 }
 
 impl<S: Service> Ready<S> {
+    /// Whether the client chose HTTP/2; everything else is HTTP/1.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.socket.get_ref().1.alpn_protocol() == Some(HTTP2)
+    }
+
     /// Serves HTTP/1 until the connection ends or is upgraded.
-    pub(crate) async fn http1(self) {
+    ///
+    /// Not an `async fn`, which would keep room for every value that it moves: this
+    /// future lives as long as the connection does.
+    pub(crate) fn http1(self) -> impl Future<Output = ()> {
         let Self { socket, service, peer, limits, registration, malformed } = self;
         peer.activity().ready(false);
         let mut control = Control::new(Rc::clone(&peer), Arc::clone(&limits), registration);
-        let asked = Rc::clone(&peer);
         let service =
-            service_fn(move |request| answer(Rc::clone(&service), Rc::clone(&asked), request));
+            service_fn(move |request| answer(Rc::clone(&service), Rc::clone(&peer), request));
         let mut connection =
             http1_builder(&limits).serve_connection(TokioIo::new(socket), service).with_upgrades();
-        let end =
-            drive(&mut connection, http1::UpgradeableConnection::graceful_shutdown, &mut control);
-        let end = end.await;
-        let Some(parts) = connection.into_parts() else { return };
-        let mut socket = parts.io.into_inner();
-        match end {
-            End::Finished(Ok(())) => linger(socket.get_mut().0).await,
-            End::Finished(Err(error)) if error.is_parse() => {
-                malformed.inc();
-                linger(socket.get_mut().0).await;
+        async move {
+            let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+            let end = drive(&mut connection, shut_down, &mut control).await;
+            if let Some(parts) = connection.into_parts() {
+                let answering = control.peer.activity().is_answering();
+                Box::pin(farewell(parts.io.into_inner(), end, answering, malformed)).await;
             }
-            // An answer that broke off must not look whole: no `close_notify`.
-            End::Finished(Err(_)) => {}
-            End::Aborted if peer.activity().is_answering() => {}
-            End::Aborted => drop(timeout(FAREWELL, socket.shutdown()).await),
         }
     }
 
     /// Serves HTTP/2 until the connection ends.
-    pub(crate) async fn http2(self) {
+    pub(crate) fn http2(self) -> impl Future<Output = ()> {
         let Self { socket, service, peer, limits, registration, malformed } = self;
         peer.activity().ready(true);
         let streams = Streams { peer: Rc::clone(&peer), patience: limits.body_idle_timeout };
@@ -105,12 +105,30 @@ impl<S: Service> Ready<S> {
             service_fn(move |request| answer(Rc::clone(&service), Rc::clone(&peer), request));
         let mut connection =
             http2_builder(&limits, streams).serve_connection(TokioIo::new(socket), service);
-        let end = drive(&mut connection, http2::Connection::graceful_shutdown, &mut control);
-        if let End::Finished(Err(error)) = end.await
-            && is_protocol_error(&error)
-        {
-            malformed.inc();
+        async move {
+            let shut_down = http2::Connection::graceful_shutdown;
+            let end = drive(&mut connection, shut_down, &mut control).await;
+            if let End::Finished(Err(error)) = end
+                && is_protocol_error(&error)
+            {
+                malformed.inc();
+            }
         }
+    }
+}
+
+/// Ends an HTTP/1 connection so that the client can tell a whole answer from a cut one.
+async fn farewell(mut socket: Socket, end: End, answering: bool, malformed: IntCounter) {
+    match end {
+        End::Finished(Ok(())) => linger(socket.get_mut().0).await,
+        End::Finished(Err(error)) if error.is_parse() => {
+            malformed.inc();
+            linger(socket.get_mut().0).await;
+        }
+        // No `close_notify`: an answer that broke off must not look whole.
+        End::Finished(Err(_)) => {}
+        End::Aborted if answering => {}
+        End::Aborted => drop(timeout(FAREWELL, socket.shutdown()).await),
     }
 }
 

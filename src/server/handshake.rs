@@ -1,7 +1,6 @@
 //! From an accepted socket to a TLS stream: the PROXY header of a trusted proxy,
 //! then the handshake, both under one deadline.
 
-use std::io;
 use std::net::SocketAddr;
 
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
@@ -11,6 +10,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::Listening;
 use crate::metrics::Metrics;
+use crate::wire::client;
+use crate::wire::proxy_protocol::read_header;
 
 /// Why there is no TLS stream.
 #[derive(Debug)]
@@ -39,15 +40,14 @@ impl HandshakeError {
 /// Whether connections of this peer begin with a PROXY header, and are not counted
 /// against the limit of one address.
 pub(crate) fn is_trusted(listening: &Listening, peer: SocketAddr) -> bool {
-    let address = peer.ip().to_canonical();
-    listening.trusted_proxies.iter().any(|network| network.contains(&address))
+    client::is_trusted(peer.ip(), &listening.trusted_proxies)
 }
 
 /// Reads the PROXY header: the client's address, or `None` when the proxy speaks for itself.
 pub(crate) async fn announced<S: AsyncRead + Unpin>(
     socket: &mut S,
 ) -> Result<Option<SocketAddr>, HandshakeError> {
-    read_proxy_header(socket).await.map_err(|_| HandshakeError::Announcement)
+    read_header(socket).await.map_err(|_| HandshakeError::Announcement)
 }
 
 /// Does the TLS handshake.
@@ -74,12 +74,4 @@ pub(crate) fn count(metrics: &Metrics, outcome: Result<&ServerConnection, &Hands
         }
     };
     counter.inc();
-}
-
-/// The seam to `wire::proxy_protocol::read_header`; until that is there, a connection
-/// that should begin with a header is refused.
-async fn read_proxy_header<S: AsyncRead + Unpin>(
-    _socket: &mut S,
-) -> io::Result<Option<SocketAddr>> {
-    std::future::ready(Err(io::Error::other("the PROXY protocol is not read yet"))).await
 }

@@ -1,7 +1,7 @@
 //! How many connections may be open, in all and from one address. Touched when
 //! a connection opens or ends, never by a request.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,6 +9,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use crate::config::Limits;
+use crate::wire::client::AddressKey;
 
 /// Counts of open connections, shared by all workers.
 #[derive(Debug, Default)]
@@ -29,22 +30,6 @@ impl Full {
         match self {
             Self::Connections => "connections",
             Self::ConnectionsPerAddress => "connections_per_address",
-        }
-    }
-}
-
-/// An IPv4 address, or the /64 of an IPv6 one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct AddressKey(IpAddr);
-
-impl AddressKey {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => Self(IpAddr::V4(v4)),
-            IpAddr::V6(v6) => {
-                let network = u128::from(v6) & !u128::from(u64::MAX);
-                Self(IpAddr::V6(Ipv6Addr::from(network)))
-            }
         }
     }
 }

@@ -6,6 +6,7 @@
 mod deadlines;
 mod drain;
 mod http;
+mod proxy_protocol;
 mod smuggling;
 mod support;
 mod tls;

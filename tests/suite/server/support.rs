@@ -325,7 +325,17 @@ impl Client {
     }
 
     pub(crate) fn with(server: &Running, config: Arc<ClientConfig>) -> std::io::Result<Self> {
+        Self::announced(server, config, b"")
+    }
+
+    /// Connects, and sends `header` before the handshake.
+    pub(crate) fn announced(
+        server: &Running,
+        config: Arc<ClientConfig>,
+        header: &[u8],
+    ) -> std::io::Result<Self> {
         let mut socket = TcpStream::connect(server.address)?;
+        socket.write_all(header)?;
         socket.set_read_timeout(Some(SOON))?;
         socket.set_nodelay(true)?;
         let name = ServerName::try_from("localhost").unwrap();
