@@ -30,7 +30,10 @@ pub(crate) struct Gateway {
 
 enum Running {
     Process(Child),
-    Inside(App),
+    /// Ends when it is dropped.
+    Inside {
+        _app: Box<App>,
+    },
     Ended,
 }
 
@@ -52,7 +55,7 @@ impl Gateway {
         let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, &ambient));
         let app = starting.await.expect("the start does not panic").expect("a gateway");
         let (https, telemetry) = (app.https(), app.telemetry());
-        (Self { https, telemetry, setup, running: Running::Inside(app) }, time)
+        (Self { https, telemetry, setup, running: Running::Inside { _app: Box::new(app) } }, time)
     }
 
     /// Starts the binary again from the same files, after it ended or was killed.
