@@ -216,7 +216,7 @@ impl App {
     pub fn drain(mut self) {
         self.readiness.drain();
         let delay = self.services.snapshot.load().config.server.limits.drain_delay;
-        self.control().block_on(tokio::time::sleep(delay));
+        self.control().block_on(async move { tokio::time::sleep(delay).await });
         self.shared.drain.begin();
         for worker in self.workers.drain(..) {
             if worker.join().is_err() {
