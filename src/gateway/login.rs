@@ -15,7 +15,7 @@ use crate::audit::{Event, Record};
 use crate::directory::{Directory, Person, VerifyError};
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault, read_bounded};
-use crate::gateway::endpoints::own_proof;
+use crate::gateway::endpoints::{own_proof, owner};
 use crate::gateway::exchange::Exchange;
 use crate::gateway::page;
 use crate::gateway::worker::Loaded;
@@ -185,7 +185,8 @@ impl Gateway {
         record.session = Some(*opened.session.as_bytes());
         if services.audit.durable(record).await.is_err() {
             // A login that nobody can account for is no login.
-            self.end_session(exchange, opened.session, Reason::Unrecorded).await?;
+            let whose = (opened.session, &opened.subject, &opened.role);
+            self.end_session(exchange, whose, Reason::Unrecorded).await?;
             return Err(Refusal::AuditUnavailable);
         }
         tracing::info!(
@@ -195,8 +196,7 @@ impl Gateway {
             "logged in"
         );
         if let Ok(previous) = loaded.credentials.read(headers, false).credential {
-            let session = previous.known.pair.session();
-            self.end_session(exchange, session, Reason::NewLogin).await?;
+            self.end_session(exchange, owner(&previous.known.pair), Reason::NewLogin).await?;
         }
         Ok(opened)
     }

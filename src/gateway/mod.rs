@@ -32,6 +32,7 @@ use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
+use crate::config::Limits;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
@@ -48,7 +49,7 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What stays as it is in the return path's query parameter.
 const RETURN_PATH: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A request after its target and host were judged.
 pub(crate) struct Inbound {
@@ -86,7 +87,7 @@ impl Gateway {
         (parts, body): (Parts, Incoming),
         peer: Rc<Peer>,
     ) -> Result<Response<Body>, Refusal> {
-        let parsed = parse(&parts, loaded.snapshot.config.server.limits.header_bytes);
+        let parsed = parse(&parts, &loaded.snapshot.config.server.limits);
         let (host, target) = parsed.inspect_err(|_| peer.close_after_answer())?;
         let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
         let inbound = Inbound {
@@ -180,11 +181,11 @@ impl Gateway {
 }
 
 /// Host, framing and target, each judged before anything else is looked at.
-fn parse(parts: &Parts, header_bytes_max: usize) -> Result<(Host, Target), Refusal> {
+fn parse(parts: &Parts, limits: &Limits) -> Result<(Host, Target), Refusal> {
     let bad = |reason| Refusal::BadRequest { reason };
     let header_bytes: usize =
         parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if header_bytes > header_bytes_max {
+    if header_bytes > limits.header_bytes || parts.headers.len() > limits.header_count {
         return Err(Refusal::HeadersTooLarge);
     }
     headers::check_framing(parts).map_err(bad)?;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
+use crate::gateway::endpoints::owner;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
 use crate::gateway::gate::{self, Caller, Named, Permit};
@@ -153,7 +154,7 @@ impl Gateway {
             Admission::RenewFirst | Admission::Expired => return Err(Refusal::TokenExpired),
             Admission::Ended => return Err(Refusal::SessionRevoked),
             Admission::Stolen => {
-                self.end_session(exchange, known.pair.session(), Reason::Stolen).await?;
+                self.end_session(exchange, owner(&known.pair), Reason::Stolen).await?;
                 return Err(Refusal::SessionRevoked);
             }
         };
@@ -173,7 +174,7 @@ impl Gateway {
             RenewError::StoreUnavailable => Refusal::StoreUnavailable,
             RenewError::Failed => Refusal::Internal,
             RenewError::Stolen => {
-                let ended = self.end_session(exchange, pair.session(), Reason::Stolen).await;
+                let ended = self.end_session(exchange, owner(pair), Reason::Stolen).await;
                 ended.err().unwrap_or(Refusal::SessionRevoked)
             }
         }
