@@ -184,17 +184,23 @@ impl App {
         // All that can fail comes before all that takes effect.
         let listening = listening(&config)?;
         let snapshot = Arc::new(snapshot(config, &self.services.metrics)?);
-        self.services.sessions.reload(&snapshot.config.token).map_err(failed("token"))?;
-        let audit = self.services.audit.clone();
-        let telemetry = snapshot.config.telemetry.clone();
-        self.control()
-            .block_on(async move { audit.reload(&telemetry).await })
-            .map_err(failed("telemetry.audit_file"))?;
+        self.reload_audit(&snapshot.config)?;
+        if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
+            self.reload_audit(&old.config)?;
+            return Err(failed("token")(error));
+        }
         self.services.throttle.reload(&snapshot.config.throttle);
         self.shared.listening.store(Arc::new(listening));
         self.services.snapshot.store(Arc::clone(&snapshot));
         self.follow(&snapshot);
         Ok(())
+    }
+
+    fn reload_audit(&self, config: &Config) -> Result<(), AppError> {
+        let (audit, telemetry) = (self.services.audit.clone(), config.telemetry.clone());
+        self.control()
+            .block_on(async move { audit.reload(&telemetry).await })
+            .map_err(failed("telemetry.audit_file"))
     }
 
     /// What goes with a snapshot: its directory's connection and its certificate's end.

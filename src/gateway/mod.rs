@@ -177,6 +177,9 @@ impl Gateway {
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        if matches!(answer.body(), Body::Own(_)) {
+            exchange.meter.observe(exchange.began);
+        }
     }
 }
 
