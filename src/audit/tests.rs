@@ -36,6 +36,7 @@ fn telemetry(file: Option<PathBuf>) -> Telemetry {
         audit_file: file,
         audit_requests: true,
         audit_required: true,
+        control_socket: None,
     }
 }
 

@@ -82,18 +82,24 @@ pub(super) fn check_upstream_names(
     }
 }
 
-/// Refuses a telemetry listener where the gateway listens already.
+/// Refuses listeners where the gateway listens already.
 pub(super) fn refuse_shared_listener(r: &mut Reader<'_>, server: &Server, telemetry: &Telemetry) {
-    let address = telemetry.listen;
-    let shares = |other: &&SocketAddr| {
-        let all = address.ip().is_unspecified() || other.ip().is_unspecified();
-        // Port 0 asks for any free port, each time another.
-        address.port() != 0 && other.port() == address.port() && (all || other.ip() == address.ip())
-    };
-    if let Some(other) = server.listen.iter().find(shares) {
-        let found = format!("{address}, while server.listen has {other}");
-        r.problem("telemetry.listen", found, "an address of its own".to_owned());
+    let mut taken: Vec<(&str, SocketAddr)> =
+        server.listen.iter().map(|address| ("server.listen", *address)).collect();
+    let plain = server.plain_http_listen.map(|address| ("server.plain_http_listen", address));
+    for (key, address) in plain.into_iter().chain([("telemetry.listen", telemetry.listen)]) {
+        if let Some((owner, other)) = taken.iter().find(|(_, other)| is_shared(address, *other)) {
+            let found = format!("{address}, while {owner} has {other}");
+            r.problem(key, found, "an address of its own".to_owned());
+        }
+        taken.push((key, address));
     }
+}
+
+fn is_shared(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // Port 0 asks for any free port, each time another.
+    one.port() != 0 && other.port() == one.port() && (all || other.ip() == one.ip())
 }
 
 /// Notes what a valid configuration will be asked about.

@@ -18,6 +18,8 @@ use crate::ambient::Timestamp;
 pub struct Server {
     /// TLS listeners, at least one.
     pub listen: Vec<SocketAddr>,
+    /// The listener for those who come without TLS; it forwards nothing.
+    pub plain_http_listen: Option<SocketAddr>,
     /// Where the gateway is reached; a route without host belongs to it.
     pub public_origin: Origin,
     /// Peers that may speak `X-Forwarded-For`, PROXY and `/auth/verify`.
@@ -82,6 +84,12 @@ impl Server {
             List { of: kind::socket_address(), min: 1 },
             "The addresses to listen at; TLS only.",
         );
+        let plain_http_listen = r.optional(
+            "plain_http_listen",
+            kind::socket_address(),
+            "The address where plain HTTP is sent on to https, and what must not come that way is \
+             refused; nothing is forwarded.",
+        );
         let public_origin = r.required(
             "public_origin",
             kind::origin(),
@@ -120,6 +128,7 @@ impl Server {
         refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
         Some(Self {
             listen: listen?,
+            plain_http_listen,
             public_origin: public_origin?,
             trusted_proxies,
             proxy_protocol,
@@ -132,7 +141,6 @@ impl Server {
 }
 
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
-    r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("login_aliases", "further paths of the login");
     r.unbuilt("cors_origins", "calls from other origins");
     r.unbuilt("jwks_listen", "the internal listener of assertion keys");

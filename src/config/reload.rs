@@ -9,8 +9,16 @@ impl Config {
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let keys = [
             ("server.listen", self.server.listen == new.server.listen),
+            (
+                "server.plain_http_listen",
+                self.server.plain_http_listen == new.server.plain_http_listen,
+            ),
             ("server.workers", self.server.workers == new.server.workers),
             ("telemetry.listen", self.telemetry.listen == new.telemetry.listen),
+            (
+                "telemetry.control_socket",
+                self.telemetry.control_socket == new.telemetry.control_socket,
+            ),
             ("store", self.store == new.store),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()

@@ -1,6 +1,6 @@
 //! `[[route]]`: who may use which path of which host, and where it leads.
 
-use super::kind::{self, Choice, List};
+use super::kind::{self, Boolean, Choice, List};
 use super::reader::Reader;
 use crate::identity::Role;
 
@@ -19,6 +19,8 @@ pub struct Route {
     pub access: Access,
     /// Index into `Config::upstreams`.
     pub upstream: usize,
+    /// Whether its requests leave a session as idle as it was.
+    pub passive: bool,
 }
 
 /// Who may use a route.
@@ -69,7 +71,12 @@ impl Route {
         r.unbuilt("guess_guard", "the guard against guessed codes");
         r.unbuilt("body_bytes", "a body limit of a route");
         r.unbuilt("response_timeout", "a response timeout of a route");
-        r.unbuilt("passive", "routes that do not keep a session alive");
+        let passive = r.or(
+            "passive",
+            Boolean,
+            false,
+            "Whether its requests, a page's polling say, do not keep a session alive.",
+        );
         // A wrong host or method is not the same as none: nothing is compared with it.
         let wrong = |key: &str, read: bool| r.given(key) && !read;
         if wrong("host", host.is_some()) || wrong("methods", methods.is_some()) {
@@ -77,7 +84,7 @@ impl Route {
         }
         let path = path?;
         let label = name.unwrap_or_else(|| path.clone());
-        Some(Self { label, host, path, methods, access: access?, upstream: upstream? })
+        Some(Self { label, host, path, methods, access: access?, upstream: upstream?, passive })
     }
 }
 

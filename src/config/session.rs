@@ -23,6 +23,10 @@ pub struct Token {
     pub keys_dir: Option<PathBuf>,
     /// Where the client gets its token.
     pub delivery: Delivery,
+    /// How old the key that signs may become; `None` means that only operators change it.
+    pub rotate_every: Option<Duration>,
+    /// How many sessions somebody may have; the oldest ends for one more.
+    pub sessions_per_user: Option<usize>,
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
@@ -125,8 +129,16 @@ impl Token {
         );
         r.unbuilt("claims", "further claims");
         r.unbuilt("login_response", "further members of the login's answer");
-        r.unbuilt("rotate_every", "rotation of signing keys");
-        r.unbuilt("sessions_per_user", "a limit of sessions per user");
+        let rotate_every = r.optional(
+            "rotate_every",
+            kind::seconds(),
+            "After what time a new key signs; not below lifetime.",
+        );
+        let sessions_per_user = r.optional(
+            "sessions_per_user",
+            Whole { min: 1, max: 10_000 },
+            "How many sessions a user may have; one more ends the oldest.",
+        );
         if delivery == Delivery::Both {
             r.note("delivery", "\"both\": scripts of the page can read the token from the answer");
         }
@@ -150,6 +162,8 @@ impl Token {
             replay_grace,
             keys_dir,
             delivery,
+            rotate_every,
+            sessions_per_user,
         };
         token.check_lifetimes(r);
         token
@@ -169,6 +183,11 @@ impl Token {
             let found = format!("{:?}", show_duration(lifetime));
             let allowed = format!("at most token.session_lifetime, {:?}", show_duration(session));
             r.problem("lifetime", found, allowed);
+        }
+        if let Some(every) = self.rotate_every.filter(|every| *every < lifetime) {
+            let found = format!("{:?}", show_duration(every));
+            let allowed = format!("at least token.lifetime, {:?}", show_duration(lifetime));
+            r.problem("rotate_every", found, allowed);
         }
         if self.idle_timeout > session {
             r.note("idle_timeout", "without effect, as the session ends before");

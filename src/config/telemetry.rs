@@ -21,6 +21,8 @@ pub struct Telemetry {
     pub audit_requests: bool,
     /// Whether requests are refused while no record can be written.
     pub audit_required: bool,
+    /// Where operators' commands reach the running gateway; absent means nowhere.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// How log lines are written.
@@ -78,7 +80,20 @@ impl Telemetry {
             true,
             "Whether requests are refused while no record can be written.",
         );
-        r.unbuilt("control_socket", "the control socket");
+        let control_socket = r.optional(
+            "control_socket",
+            kind::file(),
+            "The Unix socket through which `bindgate sessions` and `bindgate keys` reach the \
+             running gateway.",
+        );
+        let control_socket = control_socket.map(|path| r.resolve(&path));
+        if control_socket
+            .as_ref()
+            .and_then(|path| path.parent())
+            .is_some_and(|folder| !r.folder_exists(folder))
+        {
+            r.note("control_socket", "its folder does not exist yet");
+        }
         if !listen.ip().to_canonical().is_loopback() {
             r.note("listen", "metrics can be read from other machines, without a password");
         }
@@ -92,7 +107,15 @@ impl Telemetry {
             }
             Some(_) => {}
         }
-        Self { listen, log_format, log_level, audit_file, audit_requests, audit_required }
+        Self {
+            listen,
+            log_format,
+            log_level,
+            audit_file,
+            audit_requests,
+            audit_required,
+            control_socket,
+        }
     }
 }
 

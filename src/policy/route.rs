@@ -19,6 +19,8 @@ pub struct Route {
     pub access: Access,
     /// Index into `Config::upstreams`.
     pub upstream: usize,
+    /// Whether its requests leave a session as idle as it was.
+    pub passive: bool,
     /// The roles of `[[directory.role]]`.
     directory_roles: Arc<[Role]>,
 }
@@ -35,6 +37,7 @@ impl Route {
             label: Arc::from(route.label.as_str()),
             access: route.access.clone(),
             upstream: route.upstream,
+            passive: route.passive,
             directory_roles: Arc::clone(directory_roles),
         }
     }

@@ -36,6 +36,7 @@ pub(crate) fn route(line: &str, access: &str) -> Route {
             roles => Access::Roles(names(roles).iter().map(|name| Role::new(name)).collect()),
         },
         upstream: 0,
+        passive: false,
     }
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             audit_file: None,
             audit_requests: true,
             audit_required: true,
+            control_socket: None,
         },
         directory: Some(directory(["tracer", "admin", "access_code"].map(role).to_vec())),
         token: Token {
@@ -67,6 +69,8 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             replay_grace: Duration::from_mins(1),
             keys_dir: None,
             delivery: Delivery::Cookie,
+            rotate_every: None,
+            sessions_per_user: None,
         },
         cookie: Cookie {
             context_name: "context".to_owned(),
@@ -99,6 +103,7 @@ fn address() -> SocketAddr {
 fn server() -> Server {
     Server {
         listen: vec![address()],
+        plain_http_listen: None,
         public_origin: Origin { host: HOME.to_owned(), port: None },
         trusted_proxies: Vec::new(),
         proxy_protocol: false,

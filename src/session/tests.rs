@@ -32,6 +32,8 @@ pub(super) fn token_config(keys_dir: Option<&Path>) -> config::Token {
         replay_grace: MINUTE,
         keys_dir: keys_dir.map(Path::to_owned),
         delivery: Delivery::Cookie,
+        rotate_every: None,
+        sessions_per_user: None,
     }
 }
 

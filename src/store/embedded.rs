@@ -1,6 +1,7 @@
 //! The store in a file of our own: rows in redb tables. Reads are answered where
 //! they are asked, from the last committed state; writes go through one thread.
 
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::TryLockError;
 use std::time::Duration;
@@ -11,14 +12,16 @@ use redb::{
 };
 
 use crate::ambient::Timestamp;
-use crate::identity::SessionId;
+use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
 use crate::store::file::{self, Obstacle};
 use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
-use crate::store::{FailureRow, OpenError, Seen, SessionRecord, StoreError};
+use crate::store::{FailureRow, OpenError, PAGE, Seen, SessionRecord, StoreError};
 
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
+/// Whose a session is, so that those of one subject are found without a search.
+const OWNERS: TableDefinition<'_, (&str, &[u8; 16]), ()> = TableDefinition::new("owners");
 /// Until when a revocation is remembered, milliseconds since 1970.
 const REVOCATIONS: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("revocations");
 const FAILURES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("failures");
@@ -26,7 +29,9 @@ const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const SECRETS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("secrets");
 
 /// What the tables mean; a file of another format is not ours to change.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
+/// The format before there were owners.
+const WITHOUT_OWNERS: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const STARTS_ROW: &str = "starts";
 const HASH_KEY_ROW: &str = "hash_key";
@@ -54,7 +59,50 @@ impl Embedded {
     }
 
     pub(super) async fn create(&self, record: SessionRecord) -> Result<(), StoreError> {
-        self.0.write(move |transaction| insert(transaction, &record)).await
+        let create = move |transaction: &WriteTransaction| {
+            own(transaction, &record)?;
+            insert(transaction, &record)
+        };
+        self.0.write(create).await
+    }
+
+    pub(super) fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+        self.reading(|transaction| {
+            let after = after.map(|session| *session.as_bytes());
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut records = Vec::new();
+            for row in
+                transaction.open_table(SESSIONS)?.range::<&[u8; 16]>((from, Bound::Unbounded))?
+            {
+                let (session, bytes) = row?;
+                let session = SessionId::from_bytes(*session.value());
+                records.extend(SessionRecord::from_bytes(session, bytes.value()));
+                if records.len() == PAGE {
+                    break;
+                }
+            }
+            Ok(records)
+        })
+    }
+
+    pub(super) fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+        self.reading(|transaction| {
+            let (first, last) = ([0; 16], [u8::MAX; 16]);
+            let subject = subject.as_str();
+            let sessions = transaction.open_table(SESSIONS)?;
+            let mut records = Vec::new();
+            for row in
+                transaction.open_table(OWNERS)?.range((subject, &first)..=(subject, &last))?
+            {
+                let owner = row?.0;
+                let session = *owner.value().1;
+                if let Some(row) = sessions.get(&session)? {
+                    let session = SessionId::from_bytes(session);
+                    records.extend(SessionRecord::from_bytes(session, row.value()));
+                }
+            }
+            Ok(records)
+        })
     }
 
     pub(super) fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
@@ -89,11 +137,28 @@ impl Embedded {
         session: SessionId,
         until: Timestamp,
     ) -> Result<bool, StoreError> {
+        self.revoke_all(vec![(session, until)]).await.map(|had_record| !had_record.is_empty())
+    }
+
+    pub(super) async fn revoke_all(
+        &self,
+        ended: Vec<(SessionId, Timestamp)>,
+    ) -> Result<Vec<SessionId>, StoreError> {
         let revoke = move |transaction: &WriteTransaction| {
             let mut revocations = transaction.open_table(REVOCATIONS)?;
-            revocations.insert(session.as_bytes(), until.millis())?;
             let mut sessions = transaction.open_table(SESSIONS)?;
-            Ok(sessions.remove(session.as_bytes())?.is_some())
+            let mut owners = transaction.open_table(OWNERS)?;
+            let mut had_record = Vec::new();
+            for (session, until) in &ended {
+                revocations.insert(session.as_bytes(), until.millis())?;
+                if let Some(row) = sessions.remove(session.as_bytes())? {
+                    had_record.push(*session);
+                    if let Some(record) = SessionRecord::from_bytes(*session, row.value()) {
+                        owners.remove((record.subject.as_str(), session.as_bytes()))?;
+                    }
+                }
+            }
+            Ok(had_record)
         };
         self.0.write(revoke).await
     }
@@ -119,7 +184,15 @@ impl Embedded {
             let mut revocations = transaction.open_table(REVOCATIONS)?;
             revocations.retain(|_, until| until > now.millis())?;
             let mut sessions = transaction.open_table(SESSIONS)?;
-            sessions.retain(|_, bytes| !bytes_are_over(bytes, now, idle_before))?;
+            let mut owners = transaction.open_table(OWNERS)?;
+            let over = sessions.extract_if(|_, bytes| bytes_are_over(bytes, now, idle_before))?;
+            for row in over {
+                let (session, bytes) = row?;
+                let id = SessionId::from_bytes(*session.value());
+                if let Some(record) = SessionRecord::from_bytes(id, bytes.value()) {
+                    owners.remove((record.subject.as_str(), session.value()))?;
+                }
+            }
             Ok(sessions.len()?)
         };
         self.0.write(sweep).await
@@ -211,6 +284,25 @@ impl Embedded {
     }
 }
 
+fn own(transaction: &WriteTransaction, record: &SessionRecord) -> Result<(), redb::Error> {
+    let owner = (record.subject.as_str(), record.session.as_bytes());
+    transaction.open_table(OWNERS)?.insert(owner, ())?;
+    Ok(())
+}
+
+/// Writes down whose the sessions of an older format are.
+fn own_all(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+    for row in transaction.open_table(SESSIONS)?.iter()? {
+        let (session, bytes) = row?;
+        let session = SessionId::from_bytes(*session.value());
+        if let Some(record) = SessionRecord::from_bytes(session, bytes.value()) {
+            own(transaction, &record)?;
+        }
+    }
+    transaction.open_table(NUMBERS)?.insert(FORMAT_ROW, FORMAT)?;
+    Ok(())
+}
+
 fn insert(transaction: &WriteTransaction, record: &SessionRecord) -> Result<(), redb::Error> {
     let mut sessions = transaction.open_table(SESSIONS)?;
     sessions.insert(record.session.as_bytes(), record.to_bytes().as_slice())?;
@@ -246,6 +338,7 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
         transaction.open_table(REVOCATIONS)?;
         transaction.open_table(FAILURES)?;
         transaction.open_table(SECRETS)?;
+        transaction.open_table(OWNERS)?;
         let format = {
             let mut numbers = transaction.open_table(NUMBERS)?;
             let format = numbers.get(FORMAT_ROW)?.map(|format| format.value());
@@ -254,8 +347,11 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
             }
             format
         };
+        if format == Some(WITHOUT_OWNERS) {
+            own_all(&transaction)?;
+        }
         transaction.commit()?;
-        Ok(format)
+        Ok(format.filter(|format| *format != WITHOUT_OWNERS))
     };
     match tables().map_err(file::obstacle_of)? {
         None | Some(FORMAT) => Ok(()),

@@ -1,23 +1,37 @@
 //! The store that dies with the process. Its lock is held for a few look-ups.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ambient::Timestamp;
-use crate::identity::SessionId;
+use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
-use crate::store::{FailureRow, Seen, SessionRecord, StoreError};
+use crate::store::{FailureRow, PAGE, Seen, SessionRecord, StoreError};
 
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
 
 #[derive(Default)]
 struct Rows {
-    sessions: HashMap<SessionId, SessionRecord>,
+    sessions: BTreeMap<SessionId, SessionRecord>,
+    /// Whose a session is, so that those of one subject are found without a search.
+    owners: BTreeMap<Subject, BTreeSet<SessionId>>,
     revocations: HashMap<SessionId, Timestamp>,
     failures: HashMap<[u8; 32], Vec<Timestamp>>,
     starts: Option<u64>,
     hash_key: Option<Secret<[u8; 32]>>,
+}
+
+impl Rows {
+    fn disown(&mut self, record: &SessionRecord) {
+        if let Some(sessions) = self.owners.get_mut(&record.subject) {
+            sessions.remove(&record.session);
+            if sessions.is_empty() {
+                self.owners.remove(&record.subject);
+            }
+        }
+    }
 }
 
 // The same shapes as the embedded store's, which can fail.
@@ -28,8 +42,23 @@ impl Memory {
     }
 
     pub(super) fn create(&self, record: SessionRecord) -> Result<(), StoreError> {
-        self.rows().sessions.insert(record.session, record);
+        let mut rows = self.rows();
+        rows.owners.entry(record.subject.clone()).or_default().insert(record.session);
+        rows.sessions.insert(record.session, record);
         Ok(())
+    }
+
+    pub(super) fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.rows();
+        let records = rows.sessions.range((from, Bound::Unbounded)).take(PAGE);
+        Ok(records.map(|(_, record)| record.clone()).collect())
+    }
+
+    pub(super) fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+        let rows = self.rows();
+        let sessions = rows.owners.get(subject).into_iter().flatten();
+        Ok(sessions.filter_map(|session| rows.sessions.get(session).cloned()).collect())
     }
 
     pub(super) fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
@@ -55,9 +84,23 @@ impl Memory {
     }
 
     pub(super) fn revoke(&self, session: SessionId, until: Timestamp) -> Result<bool, StoreError> {
+        self.revoke_all(&[(session, until)]).map(|had_record| !had_record.is_empty())
+    }
+
+    pub(super) fn revoke_all(
+        &self,
+        ended: &[(SessionId, Timestamp)],
+    ) -> Result<Vec<SessionId>, StoreError> {
         let mut rows = self.rows();
-        rows.revocations.insert(session, until);
-        Ok(rows.sessions.remove(&session).is_some())
+        let mut had_record = Vec::new();
+        for (session, until) in ended {
+            rows.revocations.insert(*session, *until);
+            if let Some(record) = rows.sessions.remove(session) {
+                rows.disown(&record);
+                had_record.push(*session);
+            }
+        }
+        Ok(had_record)
     }
 
     pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
@@ -66,7 +109,14 @@ impl Memory {
 
     pub(super) fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {
         let mut rows = self.rows();
-        rows.sessions.retain(|_, record| !record.is_over(now, idle_before));
+        let over: Vec<SessionRecord> = rows
+            .sessions
+            .extract_if(.., |_, record| record.is_over(now, idle_before))
+            .map(|(_, record)| record)
+            .collect();
+        for record in &over {
+            rows.disown(record);
+        }
         rows.revocations.retain(|_, until| *until > now);
         Ok(u64::try_from(rows.sessions.len()).unwrap_or(u64::MAX))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::ambient::Timestamp;
 use crate::config;
-use crate::identity::SessionId;
+use crate::identity::{SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
@@ -24,6 +24,9 @@ pub(crate) use embedded::FullDisk;
 
 use embedded::Embedded;
 use memory::Memory;
+
+/// Records that one page holds.
+pub const PAGE: usize = 256;
 
 /// The store did not answer, or answered with an error that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -170,6 +173,52 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.revoke(session, until),
                 Kind::Embedded(embedded) => embedded.revoke(session, until).await,
+            },
+        )
+    }
+
+    /// Ends several sessions in one step; answers with the records that there were.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn revoke_all(
+        &self,
+        ended: Vec<(SessionId, Timestamp)>,
+    ) -> Result<Vec<SessionId>, StoreError> {
+        self.counted(
+            "revoke",
+            match &self.kind {
+                Kind::Memory(memory) => memory.revoke_all(&ended),
+                Kind::Embedded(embedded) => embedded.revoke_all(ended).await,
+            },
+        )
+    }
+
+    /// The next records after a session, in the order of their ids: at most
+    /// [`PAGE`], none at the end.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+        self.counted(
+            "page",
+            match &self.kind {
+                Kind::Memory(memory) => memory.page(after),
+                Kind::Embedded(embedded) => embedded.page(after),
+            },
+        )
+    }
+
+    /// The records of one subject.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+        self.counted(
+            "of_subject",
+            match &self.kind {
+                Kind::Memory(memory) => memory.of_subject(subject),
+                Kind::Embedded(embedded) => embedded.of_subject(subject),
             },
         )
     }

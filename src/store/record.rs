@@ -90,7 +90,8 @@ impl SessionRecord {
     }
 
     /// Whether the session is over at `now`, or has been idle since before `idle_before`.
-    pub(super) fn is_over(&self, now: Timestamp, idle_before: Timestamp) -> bool {
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp, idle_before: Timestamp) -> bool {
         is_over(self.end, self.last_activity, now, idle_before)
     }
 

@@ -141,6 +141,71 @@ async fn a_revocation_ends_a_session_once_and_is_remembered_until_its_time() {
 }
 
 #[tokio::test]
+async fn several_sessions_end_in_one_step() {
+    stores(async |store| {
+        store.create(record(1)).await.unwrap();
+        store.create(record(2)).await.unwrap();
+        let ended = vec![(session(1), at(100)), (session(3), at(50)), (session(2), at(100))];
+        assert_eq!(store.revoke_all(ended).await.unwrap(), [session(1), session(2)]);
+        assert_eq!(store.revocations().unwrap().len(), 3);
+        assert_eq!(store.page(None).unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_hold_every_session_once() {
+    stores(async |store| {
+        let ids = (0..=u8::MAX).chain([0]).enumerate();
+        for (number, byte) in ids {
+            let mut id = [byte; 16];
+            id[15] = u8::from(number > 255);
+            store
+                .create(SessionRecord { session: SessionId::from_bytes(id), ..record(byte) })
+                .await
+                .unwrap();
+        }
+        let first = store.page(None).unwrap();
+        assert_eq!(first.len(), super::PAGE);
+        let second = store.page(first.last().map(|record| record.session)).unwrap();
+        let third = store.page(second.last().map(|record| record.session)).unwrap();
+        assert!(!second.is_empty() && third.is_empty());
+        let mut all: Vec<_> = first.iter().chain(&second).map(|record| record.session).collect();
+        assert!(all.is_sorted());
+        all.dedup();
+        assert_eq!(all.len(), first.len() + second.len());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_sessions_of_a_subject_are_found_until_they_are_over() {
+    stores(async |store| {
+        let of = |number: u8, subject: &str| SessionRecord {
+            subject: Subject::new(subject),
+            end: at(i64::from(number) * 10),
+            ..record(number)
+        };
+        for (number, subject) in [(1, "zoë"), (2, "zo"), (3, "zoë"), (4, "zoë")] {
+            store.create(of(number, subject)).await.unwrap();
+        }
+        let found = |subject: &str| -> Vec<_> {
+            let records = store.of_subject(&Subject::new(subject)).unwrap();
+            records.iter().map(|record| record.session).collect()
+        };
+        assert_eq!(found("zoë"), [session(1), session(3), session(4)]);
+        assert_eq!(found("zo"), [session(2)]);
+        assert_eq!(found("z"), []);
+        store.revoke(session(3), at(100)).await.unwrap();
+        assert_eq!(found("zoë"), [session(1), session(4)]);
+        store.sweep(at(20), NOW).await.unwrap();
+        assert_eq!(found("zoë"), [session(4)]);
+        assert_eq!(found("zo"), []);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_sweep_forgets_ended_and_idle_sessions_and_counts_the_rest() {
     stores(async |store| {
         let mut ended = record(1);

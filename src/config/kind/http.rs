@@ -46,7 +46,13 @@ pub(in crate::config) const fn header_name() -> Text<HeaderName> {
         pattern: Some(NAME_PATTERN),
         parse: |text| {
             let name = parse_name(text)?;
-            let own = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "authorization"];
+            let own = [
+                "x-forwarded-for",
+                "x-forwarded-proto",
+                "x-forwarded-host",
+                "authorization",
+                "x-bindgate-passive",
+            ];
             if own.contains(&name.as_str()) { Err(Fault::default()) } else { Ok(name) }
         },
         show: show_name,

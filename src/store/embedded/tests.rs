@@ -166,3 +166,23 @@ async fn a_full_disk_is_an_outage_that_ends_with_room() {
     assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
     assert_eq!(store.read(session(3)).unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_store_of_the_format_before_learns_whose_its_sessions_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    let store = open(&path).await;
+    store.create(record(1)).await.unwrap();
+    drop(store);
+    let database = file::open(&path, false).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.delete_table(super::OWNERS).unwrap();
+    transaction.open_table(NUMBERS).unwrap().insert("format", super::WITHOUT_OWNERS).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    for _ in 0..2 {
+        let store = open(&path).await;
+        assert_eq!(store.of_subject(&record(1).subject).unwrap(), [record(1)]);
+        assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
+    }
+}
