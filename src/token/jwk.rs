@@ -28,6 +28,8 @@ pub(super) struct Jwk {
     pub(super) kid: String,
     pub(super) purpose: Purpose,
     pub(super) created: Timestamp,
+    /// Since when another key signs in its place, as far as was known when it was read.
+    pub(super) replaced: Option<Timestamp>,
     pub(super) material: Material,
 }
 
@@ -43,6 +45,9 @@ struct Members {
     /// Seconds since 1970; the newest key of an algorithm signs.
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<i64>,
+    /// Seconds since 1970: since when it only verifies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced: Option<i64>,
     #[serde(rename = "use", skip_serializing_if = "Option::is_none")]
     usage: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +92,7 @@ impl Jwk {
             Some(public) => URL_SAFE_NO_PAD.encode(Sha256::digest(public.to_string())),
             None => URL_SAFE_NO_PAD.encode(entropy.bytes::<16>()?),
         };
-        Ok(Self { kid, purpose, created, material })
+        Ok(Self { kid, purpose, created, replaced: None, material })
     }
 
     /// Reads a key.
@@ -112,16 +117,21 @@ impl Jwk {
             return Err("is for the audit log, but no Ed25519 key");
         }
         let created = Timestamp::from_seconds(members.created.unwrap_or_default());
-        Ok(Self { kid: members.kid.clone(), purpose, created, material })
+        let replaced = members.replaced.map(Timestamp::from_seconds);
+        Ok(Self { kid: members.kid.clone(), purpose, created, replaced, material })
     }
 
-    /// The whole key, secret part included.
-    pub(super) fn to_json(&self) -> Result<Secret<Vec<u8>>, BadMaterial> {
+    /// The whole key, secret part included, and since when another signs.
+    pub(super) fn to_json(
+        &self,
+        replaced: Option<Timestamp>,
+    ) -> Result<Secret<Vec<u8>>, BadMaterial> {
         let mut members = members_of(&self.material);
         members.kid.clone_from(&self.kid);
         algorithm_name(self.material.algorithm()).clone_into(&mut members.alg);
         members.purpose = Some(self.purpose);
         members.created = Some(self.created.seconds());
+        members.replaced = replaced.map(Timestamp::seconds);
         Ok(Secret::new(serde_json::to_vec(&members)?))
     }
 
@@ -259,9 +269,12 @@ mod tests {
     fn a_key_of_every_algorithm_reads_back_as_itself() {
         for algorithm in ALGORITHMS {
             let key = key(algorithm);
-            let again = Jwk::parse(key.to_json().unwrap().expose()).unwrap();
+            let again =
+                Jwk::parse(key.to_json(Some(Timestamp::from_seconds(18))).unwrap().expose())
+                    .unwrap();
             assert_eq!(again.kid, key.kid);
             assert_eq!(again.created, Timestamp::from_seconds(17));
+            assert_eq!(again.replaced, Some(Timestamp::from_seconds(18)));
             assert_eq!(again.material.algorithm(), algorithm);
             assert_eq!(again.material.fingerprint(), key.material.fingerprint());
         }
@@ -321,7 +334,7 @@ mod tests {
     fn parts_of_two_keys_are_refused() {
         for algorithm in [TokenAlgorithm::EdDsa, TokenAlgorithm::Es256, TokenAlgorithm::Rs256] {
             let [one, two] = [key(algorithm), key(algorithm)].map(|key| {
-                serde_json::from_slice::<serde_json::Value>(key.to_json().unwrap().expose())
+                serde_json::from_slice::<serde_json::Value>(key.to_json(None).unwrap().expose())
                     .unwrap()
             });
             let mut mixed = one;

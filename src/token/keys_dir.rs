@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+use crate::ambient::Timestamp;
 use crate::token::jwk::Jwk;
 
 /// Largest key file, in bytes; an RSA key of 8192 bits takes 7 KiB.
@@ -123,7 +124,16 @@ impl KeysDir {
 
     /// Writes one key, durably and whole or not at all.
     pub(super) fn write(&self, key: &Jwk) -> Result<(), KeyError> {
-        let json = key.to_json().map_err(|_| KeyError::Generation)?;
+        self.write_replaced(key, key.replaced)
+    }
+
+    /// Writes down since when another key signs in its place.
+    pub(super) fn write_replaced(
+        &self,
+        key: &Jwk,
+        replaced: Option<Timestamp>,
+    ) -> Result<(), KeyError> {
+        let json = key.to_json(replaced).map_err(|_| KeyError::Generation)?;
         self.replace_file(&format!("{}.{EXTENSION}", key.kid), json.expose())
     }
 

@@ -10,6 +10,7 @@ mod jwk;
 mod keys_dir;
 mod material;
 mod ring;
+mod rotation;
 
 pub use audit_key::{AuditKey, audit_key, audit_public_keys};
 pub use claims::{Claims, TokenId};
@@ -17,3 +18,4 @@ pub use context::{ContextCookie, ContextHash, pair_key};
 pub use header::is_ours;
 pub use keys_dir::{KeyError, KeysDir};
 pub use ring::{KeyRing, KeySource, LEEWAY, TokenError};
+pub use rotation::KeyFacts;

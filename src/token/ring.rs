@@ -14,6 +14,7 @@ use crate::token::header::{self, Header, TYP};
 use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::{KeyError, KeysDir};
 use crate::token::material::{algorithm_name, jwt_algorithm};
+use crate::token::rotation;
 
 /// How far `iat` may lie ahead, and `exp` behind.
 pub const LEEWAY: Duration = Duration::from_secs(5);
@@ -53,15 +54,23 @@ pub enum TokenError {
     Signing,
 }
 
-/// The session keys: one signs, all verify.
+/// The session keys: one signs, all verify. How they follow each other is in `rotation`.
 pub struct KeyRing {
     /// Oldest first.
-    keys: Vec<Arc<Key>>,
-    signing: Arc<Key>,
+    pub(super) keys: Vec<Held>,
+    pub(super) signing: Arc<Key>,
 }
 
-struct Key {
-    jwk: Jwk,
+/// A key of the ring.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub(super) key: Arc<Key>,
+    /// Since when another one signs; `None` for the one that does.
+    pub(super) replaced: Option<Timestamp>,
+}
+
+pub(super) struct Key {
+    pub(super) jwk: Jwk,
     encoding: EncodingKey,
     decoding: DecodingKey,
     validation: Validation,
@@ -113,8 +122,8 @@ impl KeyRing {
         let old = stored(source)?;
         let ring = Self::build(source, Vec::new(), algorithm, (now, entropy))?;
         if let KeySource::Dir(dir) = source {
-            for key in &old {
-                dir.remove(&key.jwk.kid)?;
+            for held in &old {
+                dir.remove(&held.key.jwk.kid)?;
             }
         }
         Ok((ring, old.len()))
@@ -122,21 +131,19 @@ impl KeyRing {
 
     fn build(
         source: &KeySource,
-        mut keys: Vec<Arc<Key>>,
+        mut keys: Vec<Held>,
         algorithm: TokenAlgorithm,
         (now, entropy): (Timestamp, &Entropy),
     ) -> Result<Self, KeyError> {
-        let newest = |key: &&Arc<Key>| key.jwk.material.algorithm() == algorithm;
-        if let Some(signing) = keys.iter().rfind(newest).cloned() {
-            return Ok(Self { keys, signing });
-        }
-        let jwk = Jwk::generate(algorithm, Purpose::Session, now, entropy)
-            .map_err(|_| KeyError::Generation)?;
-        if let KeySource::Dir(dir) = source {
-            dir.write(&jwk)?;
-        }
-        let signing = Arc::new(Key::new(jwk)?);
-        keys.push(Arc::clone(&signing));
+        let newest = |held: &&Held| held.key.jwk.material.algorithm() == algorithm;
+        let signing = if let Some(held) = keys.iter().rfind(newest) {
+            Arc::clone(&held.key)
+        } else {
+            let key = make(source, algorithm, now, entropy)?;
+            keys.push(Held { key: Arc::clone(&key), replaced: None });
+            key
+        };
+        rotation::mark(source, &mut keys, &signing, now)?;
         Ok(Self { keys, signing })
     }
 
@@ -166,8 +173,8 @@ impl KeyRing {
         if header.typ != TYP {
             return Err(TokenError::WrongType);
         }
-        let key = self.keys.iter().find(|key| key.jwk.kid == *header.kid);
-        let key = key.ok_or(TokenError::UnknownKey)?;
+        let held = self.keys.iter().find(|held| held.key.jwk.kid == *header.kid);
+        let key = &*held.ok_or(TokenError::UnknownKey)?.key;
         if header.alg != algorithm_name(key.jwk.material.algorithm()) {
             return Err(TokenError::WrongAlgorithm);
         }
@@ -183,23 +190,44 @@ impl KeyRing {
     /// The key set (RFC 7517 section 5) of the public keys; empty when all are symmetric.
     #[must_use]
     pub fn public_jwks(&self) -> serde_json::Value {
-        let keys: Vec<_> = self.keys.iter().filter_map(|key| key.jwk.to_public()).collect();
+        let keys: Vec<_> = self.keys.iter().filter_map(|held| held.key.jwk.to_public()).collect();
         serde_json::json!({ "keys": keys })
     }
 
     /// Whether both hold the same keys, so that what one verified the other would.
     #[must_use]
     pub fn same_keys(&self, other: &Self) -> bool {
-        self.keys.iter().map(|key| &key.jwk.kid).eq(other.keys.iter().map(|key| &key.jwk.kid))
+        let kid = |held: &Held| held.key.jwk.kid.clone();
+        self.keys.iter().map(kid).eq(other.keys.iter().map(kid))
     }
 }
 
-fn stored(source: &KeySource) -> Result<Vec<Arc<Key>>, KeyError> {
+fn stored(source: &KeySource) -> Result<Vec<Held>, KeyError> {
     let KeySource::Dir(dir) = source else {
         return Ok(Vec::new());
     };
     let session = dir.read()?.into_iter().filter(|jwk| jwk.purpose == Purpose::Session);
-    session.map(|jwk| Key::new(jwk).map(Arc::new)).collect()
+    session
+        .map(|jwk| {
+            let replaced = jwk.replaced;
+            Ok(Held { key: Arc::new(Key::new(jwk)?), replaced })
+        })
+        .collect()
+}
+
+/// A new key, on disk before it is answered.
+pub(super) fn make(
+    source: &KeySource,
+    algorithm: TokenAlgorithm,
+    created: Timestamp,
+    entropy: &Entropy,
+) -> Result<Arc<Key>, KeyError> {
+    let jwk = Jwk::generate(algorithm, Purpose::Session, created, entropy)
+        .map_err(|_| KeyError::Generation)?;
+    if let KeySource::Dir(dir) = source {
+        dir.write(&jwk)?;
+    }
+    Key::new(jwk).map(Arc::new)
 }
 
 impl Key {
