@@ -131,6 +131,12 @@ metrics! {
     gauge certificate_expiry "bindgate_certificate_expiry_timestamp_seconds" [];
     /// Audit records.
     counter audit_records "bindgate_audit_records_total" [result];
+    /// Keys held, for signing or for verifying only.
+    gauge keys_held "bindgate_keys_held" [purpose];
+    /// Keys made, retired because nobody needs them any more, or dropped at once.
+    counter key_changes "bindgate_key_changes_total" [purpose, change];
+    /// Tokens, cookies of ours and logins that came over plain HTTP, or in a query.
+    counter credentials_exposed "bindgate_credentials_exposed_total" [listener, result];
     /// Token keys replaced at start because the store was new, lost or behind them.
     counter keys_replaced "bindgate_keys_replaced_total" [];
 }

@@ -101,7 +101,7 @@ impl Gateway {
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
         let sessions = Arc::clone(&self.services().sessions);
-        match sessions.admit(&pair, carrier) {
+        match sessions.admit(&pair, carrier, exchange.presence) {
             Admission::Ended => return Err(Refusal::SessionRevoked),
             Admission::Stolen => {
                 self.end_session(exchange, owner(&pair), Reason::Stolen).await?;
@@ -113,8 +113,10 @@ impl Gateway {
             | Admission::Expired => {}
         }
         let renewal = {
-            let pair = pair.clone();
-            self.services().control.spawn(async move { sessions.renew(&pair, carrier).await })
+            let (pair, presence) = (pair.clone(), exchange.presence);
+            self.services()
+                .control
+                .spawn(async move { sessions.renew(&pair, carrier, presence).await })
         };
         let renewed = match renewal.await.map_err(|_| Refusal::Internal)? {
             Ok(renewed) => renewed,

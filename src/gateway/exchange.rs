@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::ambient::{Entropy, EntropyFailed};
 use crate::audit::{Event, Record};
-use crate::gateway::forward::X_REQUEST_ID;
+use crate::gateway::forward::{PASSIVE, X_REQUEST_ID};
 use crate::gateway::observe::{Decision, RouteMeter, method_label};
 use crate::server::Peer;
-use crate::session::{RenewError, Renewed, VerifiedIdentity};
+use crate::session::{Presence, RenewError, Renewed, VerifiedIdentity};
 use crate::wire::client;
 
 /// Longest request id taken over from a trusted proxy.
@@ -47,6 +47,8 @@ pub(crate) struct Exchange {
     pub peer_is_trusted: bool,
     /// Whether it comes from a browser that wants to show a page.
     pub is_navigation: bool,
+    /// Whether somebody is there; no more than a header can say.
+    pub presence: Presence,
     /// The metrics of its route.
     pub meter: Rc<RouteMeter>,
     /// What became of it.
@@ -88,6 +90,7 @@ impl Exchange {
             peer: address,
             peer_is_trusted,
             is_navigation: is_navigation(parts),
+            presence: presence(&parts.headers),
             method: parts.method.clone(),
             meter,
             decision: Decision::Deny,
@@ -128,6 +131,12 @@ impl Exchange {
     pub(crate) fn request_id_text(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
     }
+}
+
+/// A page may say of what it asks for by itself that nobody did.
+fn presence(headers: &HeaderMap) -> Presence {
+    let passive = headers.get(PASSIVE).is_some_and(|value| value == "1");
+    if passive { Presence::Passive } else { Presence::Active }
 }
 
 /// A browser that follows a link or types an address (Fetch metadata), or a

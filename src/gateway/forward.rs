@@ -26,6 +26,8 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The header that names a request in logs.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header by which a page says that nobody asked for this.
+pub(super) const PASSIVE: HeaderName = HeaderName::from_static("x-bindgate-passive");
 const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
@@ -90,6 +92,7 @@ impl ForwardRules {
     ) -> Self {
         let always = FoldedNames::dangerous(&upstream.allow_headers)
             .and(identity.names())
+            .and([PASSIVE])
             .and(&upstream.strip_headers);
         let names = &config.cookie;
         let ours = [&names.context_name, &names.token_name, &names.device_name];

@@ -24,7 +24,7 @@ use crate::gateway::{Gateway, Inbound};
 use crate::policy::Route;
 use crate::refusal::Refusal;
 use crate::server::Peer;
-use crate::session::{Admission, Carrier, Reason, RenewError};
+use crate::session::{Admission, Carrier, Presence, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
 
@@ -51,6 +51,9 @@ impl Gateway {
         }
         if content_length(&inbound.parts.headers) > Some(config.server.limits.body_bytes) {
             return Err(Refusal::BodyTooLarge);
+        }
+        if route.passive {
+            exchange.presence = Presence::Passive;
         }
         let slot = self.audit_slot(loaded)?;
         inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
@@ -129,17 +132,18 @@ impl Gateway {
     ) -> Result<Caller, Refusal> {
         let sessions = &self.services().sessions;
         let Credential { known, carrier } = credential;
-        let identity = match sessions.admit(&known.pair, carrier) {
+        let presence = exchange.presence;
+        let identity = match sessions.admit(&known.pair, carrier, presence) {
             Admission::Live(identity) => identity,
             Admission::RenewInPassing(identity) => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
-                let renewal = async move { sessions.renew(&pair, carrier).await };
+                let renewal = async move { sessions.renew(&pair, carrier, presence).await };
                 exchange.renewal = Some(self.services().control.spawn(renewal));
                 identity
             }
             Admission::RenewFirst if may_renew => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
-                let renewal = async move { sessions.renew(&pair, carrier).await };
+                let renewal = async move { sessions.renew(&pair, carrier, presence).await };
                 let renewed = self.services().control.spawn(renewal).await;
                 match renewed.map_err(|_| Refusal::Internal)? {
                     Ok(renewed) => {
@@ -258,8 +262,10 @@ impl Gateway {
             filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, true);
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-            let tunnel =
-                Tunnel { slot: handshake.slot, peer, identity: exchange.identity.clone(), watch };
+            // Where nobody need be there, what comes does not say that somebody is.
+            let active = exchange.presence == Presence::Active;
+            let identity = exchange.identity.clone().filter(|_| active);
+            let tunnel = Tunnel { slot: handshake.slot, peer, identity, watch };
             tokio::task::spawn_local(websocket::splice(handshake.client, upstream, tunnel));
             return Ok(Response::from_parts(parts, Body::empty()));
         }

@@ -14,6 +14,7 @@ use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Found;
 use crate::refusal::Refusal;
+use crate::session::Presence;
 use crate::wire::csrf;
 use crate::wire::host::Host;
 use crate::wire::target::Target;
@@ -52,6 +53,9 @@ impl Gateway {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
         exchange.meter = loaded.route_meter(route);
+        if route.passive {
+            exchange.presence = Presence::Passive;
+        }
         let is_websocket = headers
             .get("upgrade")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));

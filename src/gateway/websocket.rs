@@ -60,7 +60,7 @@ pub(super) struct Tunnel {
     /// The client's connection, which keeps its own slot meanwhile and says when a drain
     /// has come to what is left.
     pub peer: Rc<Peer>,
-    /// Whose it is; `None` on a public route without a session.
+    /// Whose activity it is; `None` on a passive route, and without a session.
     pub identity: Option<VerifiedIdentity>,
     /// Ends it with its session.
     pub watch: Option<SessionWatch>,

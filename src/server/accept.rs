@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::server::TlsStream;
 
 use super::activity::{Activity, Watched};
 use super::connection::Ready;
@@ -39,8 +40,35 @@ pub async fn serve<S: Service>(
     service: Rc<S>,
     shared: ServerShared,
 ) {
-    let worker = Worker::new(shared.metrics.connections_open("https"));
-    let acceptor = Rc::new(Acceptor { service, shared, worker });
+    serve_as(Scheme::Https, listeners, service, shared).await;
+}
+
+/// Serves the listeners of one worker in plain HTTP/1, with the same limits,
+/// deadlines and drain.
+pub async fn serve_plain<S: Service>(
+    listeners: Vec<std::net::TcpListener>,
+    service: Rc<S>,
+    shared: ServerShared,
+) {
+    serve_as(Scheme::Http, listeners, service, shared).await;
+}
+
+/// What is spoken at a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Https,
+    Http,
+}
+
+async fn serve_as<S: Service>(
+    scheme: Scheme,
+    listeners: Vec<std::net::TcpListener>,
+    service: Rc<S>,
+    shared: ServerShared,
+) {
+    let label = if scheme == Scheme::Https { "https" } else { "http" };
+    let worker = Worker::new(shared.metrics.connections_open(label));
+    let acceptor = Rc::new(Acceptor { service, shared, worker, scheme });
     let loops: Vec<JoinHandle<()>> = listeners
         .into_iter()
         .filter_map(|listener| match TcpListener::from_std(listener) {
@@ -64,6 +92,7 @@ struct Acceptor<S> {
     service: Rc<S>,
     shared: ServerShared,
     worker: Rc<Worker>,
+    scheme: Scheme,
 }
 
 /// A socket that has its place.
@@ -151,11 +180,17 @@ impl<S: Service> Acceptor<S> {
         activity: Arc<Activity>,
         registration: Registration,
     ) {
-        let established = Box::pin(self.establish(accepted, activity, registration)).await;
-        let serving: Pin<Box<dyn Future<Output = ()>>> = match established {
-            None => return,
-            Some(ready) if ready.is_http2() => Box::pin(ready.http2()),
-            Some(ready) => Box::pin(ready.http1()),
+        let serving: Pin<Box<dyn Future<Output = ()>>> = if self.scheme == Scheme::Http {
+            match Box::pin(self.announce(accepted, activity, registration)).await {
+                None => return,
+                Some(ready) => Box::pin(ready.http1()),
+            }
+        } else {
+            match Box::pin(self.establish(accepted, activity, registration)).await {
+                None => return,
+                Some(ready) if ready.is_http2() => Box::pin(ready.http2()),
+                Some(ready) => Box::pin(ready.http1()),
+            }
         };
         drop(self);
         serving.await;
@@ -167,7 +202,7 @@ impl<S: Service> Acceptor<S> {
         accepted: Accepted,
         activity: Arc<Activity>,
         registration: Registration,
-    ) -> Option<Box<Ready<S>>> {
+    ) -> Option<Box<Ready<S, TlsStream<Watched<TcpStream>>>>> {
         let Accepted { mut socket, mut addresses, mut open, listening, trusted } = accepted;
         let established = timeout(listening.limits.handshake_timeout, async {
             if trusted && listening.proxy_protocol {
@@ -184,14 +219,41 @@ impl<S: Service> Acceptor<S> {
             }
         };
         handshake::count(&self.shared.metrics, Ok(socket.get_ref().1));
-        Some(Box::new(Ready {
+        Some(Box::new(self.ready(socket, (addresses, activity), &listening, registration)))
+    }
+
+    /// A connection in clear: at most the PROXY header comes before its first request.
+    async fn announce(
+        &self,
+        accepted: Accepted,
+        activity: Arc<Activity>,
+        registration: Registration,
+    ) -> Option<Box<Ready<S, Watched<TcpStream>>>> {
+        let Accepted { mut socket, mut addresses, mut open, listening, trusted } = accepted;
+        if trusted && listening.proxy_protocol {
+            let announced = self.announced(&mut socket, &mut open, &listening);
+            let announced = timeout(listening.limits.handshake_timeout, announced);
+            addresses.client = announced.await.ok()?.ok()?;
+        }
+        let socket = Watched::new(socket, Arc::clone(&activity), open);
+        Some(Box::new(self.ready(socket, (addresses, activity), &listening, registration)))
+    }
+
+    fn ready<T>(
+        &self,
+        socket: T,
+        (addresses, activity): (Addresses, Arc<Activity>),
+        listening: &Listening,
+        registration: Registration,
+    ) -> Ready<S, T> {
+        Ready {
             socket,
             service: Rc::clone(&self.service),
             peer: Rc::new(Peer::new(addresses, activity, Rc::clone(&self.worker))),
             limits: Arc::clone(&listening.limits),
             registration,
             malformed: self.shared.metrics.http_malformed(),
-        }))
+        }
     }
 }
 

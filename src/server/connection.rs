@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, timeout};
 use tokio_rustls::server::TlsStream;
@@ -55,11 +55,27 @@ const PENDING_RESETS: usize = 20;
 /// Streams that we may have to reset for a client's errors.
 const ERROR_RESETS: usize = 256;
 
-type Socket = TlsStream<Watched<TcpStream>>;
+/// What HTTP is spoken over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The socket itself, below TLS if there is any.
+    fn bare(&mut self) -> &mut Watched<TcpStream>;
+}
+
+impl Stream for TlsStream<Watched<TcpStream>> {
+    fn bare(&mut self) -> &mut Watched<TcpStream> {
+        self.get_mut().0
+    }
+}
+
+impl Stream for Watched<TcpStream> {
+    fn bare(&mut self) -> &mut Self {
+        self
+    }
+}
 
 /// A connection that is ready for HTTP.
-pub(crate) struct Ready<S> {
-    pub(crate) socket: Socket,
+pub(crate) struct Ready<S, T> {
+    pub(crate) socket: T,
     pub(crate) service: Rc<S>,
     pub(crate) peer: Rc<Peer>,
     pub(crate) limits: Arc<Limits>,
@@ -67,12 +83,7 @@ pub(crate) struct Ready<S> {
     pub(crate) malformed: IntCounter,
 }
 
-impl<S: Service> Ready<S> {
-    /// Whether the client chose HTTP/2; everything else is HTTP/1.
-    pub(crate) fn is_http2(&self) -> bool {
-        self.socket.get_ref().1.alpn_protocol() == Some(HTTP2)
-    }
-
+impl<S: Service, T: Stream> Ready<S, T> {
     /// Serves HTTP/1 until the connection ends or is upgraded.
     ///
     /// Not an `async fn`, which would keep room for every value that it moves: this
@@ -93,6 +104,13 @@ impl<S: Service> Ready<S> {
                 Box::pin(farewell(parts.io.into_inner(), end, answering, malformed)).await;
             }
         }
+    }
+}
+
+impl<S: Service> Ready<S, TlsStream<Watched<TcpStream>>> {
+    /// Whether the client chose HTTP/2; everything else is HTTP/1.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.socket.get_ref().1.alpn_protocol() == Some(HTTP2)
     }
 
     /// Serves HTTP/2 until the connection ends.
@@ -118,12 +136,12 @@ impl<S: Service> Ready<S> {
 }
 
 /// Ends an HTTP/1 connection so that the client can tell a whole answer from a cut one.
-async fn farewell(mut socket: Socket, end: End, answering: bool, malformed: IntCounter) {
+async fn farewell(mut socket: impl Stream, end: End, answering: bool, malformed: IntCounter) {
     match end {
-        End::Finished(Ok(())) => linger(socket.get_mut().0).await,
+        End::Finished(Ok(())) => linger(socket.bare()).await,
         End::Finished(Err(error)) if error.is_parse() => {
             malformed.inc();
-            linger(socket.get_mut().0).await;
+            linger(socket.bare()).await;
         }
         // No `close_notify`: an answer that broke off must not look whole.
         End::Finished(Err(_)) => {}

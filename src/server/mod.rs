@@ -25,7 +25,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use ipnet::IpNet;
 
-pub use accept::serve;
+pub use accept::{serve, serve_plain};
 pub use bind::{Bound, bind};
 pub use drain::Drain;
 pub use peer::Peer;

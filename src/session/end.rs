@@ -1,13 +1,14 @@
 //! The end of a session before its time. It holds in memory at once, and is
 //! answered when it is in the store.
 
+use std::collections::HashSet;
 use std::sync::PoisonError;
 
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::session::Sessions;
 use crate::session::renewal::revoked_until;
-use crate::store::StoreError;
+use crate::store::{SessionRecord, StoreError};
 
 /// Why a session was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,12 @@ pub enum Reason {
     Unrecorded,
     /// An operator ended it.
     Operator,
+    /// A token of it was sent where everybody could read it.
+    Exposed,
+    /// Its owner has as many newer ones as anybody may have.
+    SessionLimit,
+    /// An operator dropped the keys of its tokens.
+    KeysDropped,
 }
 
 impl Reason {
@@ -34,6 +41,9 @@ impl Reason {
             Self::Stolen => "stolen",
             Self::Unrecorded => "unrecorded",
             Self::Operator => "operator",
+            Self::Exposed => "exposed",
+            Self::SessionLimit => "session_limit",
+            Self::KeysDropped => "keys_dropped",
         }
     }
 }
@@ -59,11 +69,43 @@ impl Sessions {
             self.store.read(session).ok().flatten().map(|record| record.end)
         });
         let end = known.unwrap_or_else(|| self.clock.now().plus(self.lifetimes.load().session));
-        let until = revoked_until(end);
+        self.revoke_here_until(session, revoked_until(end), reason)
+    }
+
+    fn revoke_here_until(&self, session: SessionId, until: Timestamp, reason: Reason) -> Timestamp {
         self.live.revoke(session, until);
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
         unwritten.entry(session).or_insert((until, reason));
         until
+    }
+
+    /// Ends the sessions of these records in one step of the store. Answers with
+    /// those that were live until now.
+    ///
+    /// # Errors
+    /// As for [`Sessions::end`].
+    pub async fn end_all(
+        &self,
+        records: Vec<SessionRecord>,
+        reason: Reason,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        let ended: Vec<_> = records
+            .iter()
+            .map(|SessionRecord { session, end, .. }| {
+                (*session, self.revoke_here_until(*session, revoked_until(*end), reason))
+            })
+            .collect();
+        let were_live = self.store.revoke_all(ended).await?;
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in &records {
+            unwritten.remove(&record.session);
+        }
+        drop(unwritten);
+        let count = were_live.len();
+        self.metrics.sessions_revoked(reason.label()).inc_by(u64::try_from(count).unwrap_or(0));
+        self.metrics.sessions_active().sub(i64::try_from(count).unwrap_or(0));
+        let were_live: HashSet<SessionId> = were_live.into_iter().collect();
+        Ok(records.into_iter().filter(|record| were_live.contains(&record.session)).collect())
     }
 
     /// Tells the store of a revocation that holds here.

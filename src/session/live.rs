@@ -50,8 +50,8 @@ pub(super) enum Presented {
 
 impl Live {
     fn new(record: Option<&SessionRecord>, claims: &Claims) -> Self {
-        let activity =
-            claims.issued_at.max(record.map_or(claims.issued_at, |record| record.last_activity));
+        // Not the token's age where the record tells: it may have been renewed by a page alone.
+        let activity = record.map_or(claims.issued_at, |record| record.last_activity);
         Self {
             session: claims.session,
             ended: AtomicBool::new(false),
@@ -206,6 +206,18 @@ impl Registry {
             Slot::Live(live) => live.end(),
             Slot::Revoked { until } => Some(*until),
         }
+    }
+
+    /// The last activity of a session in use.
+    pub(super) fn last_activity_of(&self, session: SessionId) -> Option<Timestamp> {
+        match &*self.0.get(&session)? {
+            Slot::Live(live) => Some(live.last_activity()),
+            Slot::Revoked { .. } => None,
+        }
+    }
+
+    pub(super) fn is_revoked(&self, session: SessionId) -> bool {
+        self.0.get(&session).is_some_and(|slot| matches!(&*slot, Slot::Revoked { .. }))
     }
 
     /// Ends a session here, and wakes its streams.

@@ -3,6 +3,8 @@
 //! store. Knows no HTTP and no directory.
 
 mod end;
+mod keys;
+mod listing;
 mod live;
 mod open;
 mod renewal;
@@ -25,10 +27,12 @@ use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
 
 pub use end::Reason;
+pub use keys::{KeyChange, KeyEvent};
+pub use listing::Owner;
 pub use open::{OpenError, Opened, Origin};
 pub use renewal::{RenewError, Renewed};
 pub use start::{ReloadError, StartError};
-pub use verify::{Admission, Carrier, CheckError, CheckedPair, VerifiedIdentity};
+pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
 use live::Registry;
 
@@ -41,28 +45,38 @@ pub struct Sessions {
     source: KeySource,
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
+    /// Held while the keys change; for each old key, up to which session nobody
+    /// holds a token of it.
+    retiring: Mutex<HashMap<String, SessionId>>,
     lifetimes: ArcSwap<Lifetimes>,
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
 }
 
-/// The times of `[token]`.
+/// The times and numbers of `[token]`.
 #[derive(Clone, Copy, Debug)]
 struct Lifetimes {
     token: Duration,
+    /// The longest that a token out there may have been given.
+    token_max: Duration,
     session: Duration,
     idle: Duration,
     grace: Duration,
+    rotate_every: Option<Duration>,
+    per_user: Option<usize>,
 }
 
 impl From<&config::Token> for Lifetimes {
     fn from(token: &config::Token) -> Self {
         Self {
             token: token.lifetime,
+            token_max: token.lifetime,
             session: token.session_lifetime,
             idle: token.idle_timeout,
             grace: token.replay_grace,
+            rotate_every: token.rotate_every,
+            per_user: token.sessions_per_user,
         }
     }
 }

@@ -6,7 +6,7 @@ use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, TestRunner};
 
 use super::tests::{login, name, start, token_config};
-use super::{Carrier, Opened, Reason, RenewError, Sessions};
+use super::{Carrier, Opened, Presence, Reason, RenewError, Sessions};
 use crate::ambient::{Clock, Timestamp};
 use crate::config;
 use crate::metrics::Metrics;
@@ -177,7 +177,7 @@ impl User {
             Step::Request { token, carrier } => {
                 let token = &self.tokens[self.tokens.len().saturating_sub(token + 1)];
                 let pair = sessions.check(&token.token, context).unwrap();
-                let is = name(&sessions.admit(&pair, carrier));
+                let is = name(&sessions.admit(&pair, carrier, Presence::Active));
                 let should = self.model.request(token, carrier, now);
                 // A session whose time is over may be forgotten: any refusal is right then.
                 let forgotten =
@@ -187,7 +187,7 @@ impl User {
             Step::Renew { token, carrier } => {
                 let token = &self.tokens[self.tokens.len().saturating_sub(token + 1)];
                 let pair = sessions.check(&token.token, context).unwrap();
-                let is = sessions.renew(&pair, carrier).await;
+                let is = sessions.renew(&pair, carrier, Presence::Active).await;
                 match (is, self.model.renew(token, carrier, now)) {
                     (Ok(is), Ok(generation)) => {
                         let dates = (is.issued_at, is.expires_at);

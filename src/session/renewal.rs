@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use crate::ambient::Timestamp;
 use crate::secret::Secret;
-use crate::session::{Carrier, CheckedPair, Lifetimes, Reason, Sessions, VerifiedIdentity};
+use crate::session::{
+    Carrier, CheckedPair, Lifetimes, Presence, Reason, Sessions, VerifiedIdentity,
+};
 use crate::store::{Issued, Replaced, Seen, SessionRecord};
 use crate::token::{Claims, LEEWAY, TokenId};
 
@@ -49,7 +51,12 @@ impl Sessions {
     ///
     /// # Errors
     /// When the session is not live, or the token not the one to be renewed.
-    pub async fn renew(&self, pair: &CheckedPair, carrier: Carrier) -> Result<Renewed, RenewError> {
+    pub async fn renew(
+        &self,
+        pair: &CheckedPair,
+        carrier: Carrier,
+        presence: Presence,
+    ) -> Result<Renewed, RenewError> {
         let (claims, live) = (pair.claims(), pair.live());
         if live.is_ended() {
             return Err(RenewError::Ended);
@@ -60,6 +67,7 @@ impl Sessions {
         let asked = Asked {
             generation: claims.id.generation,
             carrier,
+            presence,
             expired: pair.is_expired(now),
             now,
             times,
@@ -77,7 +85,9 @@ impl Sessions {
         }
         match decision {
             Decision::Give(issued) => {
-                live.touch(now);
+                if presence == Presence::Active {
+                    live.touch(now);
+                }
                 self.give(pair, issued, record.end)
             }
             Decision::Ended => Err(RenewError::Ended),
@@ -119,6 +129,7 @@ impl Sessions {
 struct Asked {
     generation: u32,
     carrier: Carrier,
+    presence: Presence,
     expired: bool,
     now: Timestamp,
     times: Lifetimes,
@@ -135,7 +146,7 @@ enum Decision {
 }
 
 fn decide(record: &mut SessionRecord, asked: &Asked) -> Decision {
-    let Asked { generation, carrier, now, times, .. } = *asked;
+    let Asked { generation, carrier, presence, now, times, .. } = *asked;
     record.absorb(&asked.seen);
     forget_old(&mut record.replaced, now, times.grace);
     if record.end <= now || now.since(record.last_activity) > times.idle {
@@ -161,11 +172,14 @@ fn decide(record: &mut SessionRecord, asked: &Asked) -> Decision {
         // A store that lags behind the token knows an older generation.
         generation.max(newest.generation).saturating_add(1)
     };
-    let Some(issued) = Issued::new(next, asked.nonce, (now, times.token), record.end) else {
+    let end = presence.horizon(record.end, record.last_activity, times.idle);
+    let Some(issued) = Issued::new(next, asked.nonce, (now, times.token), end) else {
         return Decision::Ended;
     };
     record.issued = issued;
-    record.last_activity = record.last_activity.max(now);
+    if presence == Presence::Active {
+        record.last_activity = record.last_activity.max(now);
+    }
     Decision::Give(issued)
 }
 

@@ -2,8 +2,8 @@
 //! revocations live and die together, so that what was revoked stays dead.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -71,6 +71,7 @@ impl Sessions {
             _ => KeySource::Memory,
         };
         let keys = keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
+        metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
         let live = Registry::new(store.revocations()?);
         let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
         metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
@@ -82,6 +83,7 @@ impl Sessions {
             source,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
+            retiring: Mutex::new(HashMap::new()),
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             live,
             unwritten: Mutex::new(HashMap::new()),
@@ -98,13 +100,18 @@ impl Sessions {
         {
             return Err(ReloadError::KeysDirChanged);
         }
+        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.keys.load_full();
         let new = old.reopen(&self.source, token.algorithm, self.clock.now(), &self.entropy)?;
         let changed = !new.same_keys(&old);
-        self.lifetimes.store(Arc::new(Lifetimes::from(token)));
-        self.keys.store(Arc::new(new));
+        let mut lifetimes = Lifetimes::from(token);
+        lifetimes.token_max = lifetimes.token.max(self.lifetimes.load().token_max);
+        self.lifetimes.store(Arc::new(lifetimes));
         if changed {
-            self.version.fetch_add(1, Ordering::AcqRel);
+            self.hold(new);
+        } else {
+            // Another one of the same keys may sign.
+            self.keys.store(Arc::new(new));
         }
         Ok(())
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{
-    Admission, Carrier, CheckError, CheckedPair, Opened, Origin, Reason, RenewError, Renewed,
-    Sessions,
+    Admission, Carrier, CheckError, CheckedPair, Opened, Origin, Presence, Reason, RenewError,
+    Renewed, Sessions,
 };
 use crate::ambient::{Clock, Entropy, ManualTime};
 use crate::config::{self, Delivery, TokenAlgorithm};
@@ -74,19 +74,19 @@ impl Fixture {
     }
 
     fn cookie(&self, pair: &CheckedPair) -> &'static str {
-        name(&self.sessions.admit(pair, Carrier::Cookie))
+        name(&self.sessions.admit(pair, Carrier::Cookie, Presence::Active))
     }
 
     fn bearer(&self, pair: &CheckedPair) -> &'static str {
-        name(&self.sessions.admit(pair, Carrier::Authorization))
+        name(&self.sessions.admit(pair, Carrier::Authorization, Presence::Active))
     }
 
     async fn renew(&self, pair: &CheckedPair) -> Renewed {
-        self.sessions.renew(pair, Carrier::Cookie).await.unwrap()
+        self.sessions.renew(pair, Carrier::Cookie, Presence::Active).await.unwrap()
     }
 
     async fn refused(&self, pair: &CheckedPair, carrier: Carrier) -> RenewError {
-        self.sessions.renew(pair, carrier).await.err().unwrap()
+        self.sessions.renew(pair, carrier, Presence::Active).await.err().unwrap()
     }
 }
 
@@ -108,7 +108,9 @@ async fn a_login_proves_who_logged_in_and_nothing_without_its_cookie() {
     let other = login(&fixture.sessions).await;
     let token = opened.token.expose();
     let pair = fixture.check(&opened, token);
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+    let Admission::Live(identity) =
+        fixture.sessions.admit(&pair, Carrier::Cookie, Presence::Active)
+    else {
         panic!("not live");
     };
     assert_eq!((identity.subject().as_str(), identity.role().as_str()), ("zoë", "admin"));
@@ -222,12 +224,13 @@ async fn a_replaced_bearer_works_until_its_own_end_and_is_no_theft() {
     assert_eq!(fixture.bearer(&next), "live");
     fixture.time.advance(14 * MINUTE);
     assert_eq!(fixture.bearer(&pair), "live");
-    let again = fixture.sessions.renew(&pair, Carrier::Authorization).await.unwrap();
+    let again =
+        fixture.sessions.renew(&pair, Carrier::Authorization, Presence::Active).await.unwrap();
     assert!(again.expires_at > renewed.expires_at);
     fixture.time.advance(2 * MINUTE);
     assert_eq!(fixture.bearer(&pair), "expired");
     assert_eq!(fixture.refused(&pair, Carrier::Authorization).await, RenewError::Expired);
-    assert!(fixture.sessions.renew(&next, Carrier::Authorization).await.is_ok());
+    assert!(fixture.sessions.renew(&next, Carrier::Authorization, Presence::Active).await.is_ok());
 }
 
 #[tokio::test]
@@ -277,7 +280,9 @@ async fn traffic_on_a_stream_counts_as_activity() {
     let fixture = fixture().await;
     let opened = login(&fixture.sessions).await;
     let pair = fixture.check(&opened, opened.token.expose());
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+    let Admission::Live(identity) =
+        fixture.sessions.admit(&pair, Carrier::Cookie, Presence::Active)
+    else {
         panic!("not live");
     };
     fixture.time.advance(50 * MINUTE);
@@ -291,7 +296,9 @@ async fn the_end_of_a_session_wakes_its_streams_and_holds_for_every_pair() {
     let fixture = fixture().await;
     let opened = login(&fixture.sessions).await;
     let pair = fixture.check(&opened, opened.token.expose());
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+    let Admission::Live(identity) =
+        fixture.sessions.admit(&pair, Carrier::Cookie, Presence::Active)
+    else {
         panic!("not live");
     };
     let stream = tokio::spawn({
@@ -315,7 +322,9 @@ async fn a_stream_does_not_outlive_the_lifetime_of_its_session() {
     let fixture = fixture().await;
     let opened = login(&fixture.sessions).await;
     let pair = fixture.check(&opened, opened.token.expose());
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+    let Admission::Live(identity) =
+        fixture.sessions.admit(&pair, Carrier::Cookie, Presence::Active)
+    else {
         panic!("not live");
     };
     let before = tokio::time::Instant::now();
@@ -396,7 +405,8 @@ async fn slow_work_can_be_handed_to_another_runtime() {
     let pair = fixture.check(&opened, opened.token.expose());
     let sessions = Arc::clone(&fixture.sessions);
     let upkeep = tokio::spawn(Arc::clone(&sessions).run());
-    let renewed = tokio::spawn(async move { sessions.renew(&pair, Carrier::Cookie).await });
+    let renewed =
+        tokio::spawn(async move { sessions.renew(&pair, Carrier::Cookie, Presence::Active).await });
     assert!(renewed.await.unwrap().is_ok());
     let sessions = Arc::clone(&fixture.sessions);
     let opened = tokio::spawn(async move { login(&sessions).await }).await.unwrap();

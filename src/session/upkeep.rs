@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::ambient::Timestamp;
 use crate::session::Sessions;
 
 /// How often what was seen is told to the store.
@@ -16,7 +15,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Sessions in one write, so that logins need not wait long.
 const NOTE_CHUNK: usize = 256;
 /// How far the store's idea of the last activity may lag behind.
-const IDLE_MARGIN: Duration = Duration::from_mins(2);
+pub(super) const IDLE_MARGIN: Duration = Duration::from_mins(2);
 
 impl Sessions {
     /// Keeps the sessions until it is dropped.
@@ -64,10 +63,7 @@ impl Sessions {
 
     async fn sweep(&self) {
         let now = self.clock.now();
-        let idle = self.lifetimes.load().idle.saturating_add(IDLE_MARGIN);
-        let idle = i64::try_from(idle.as_millis()).unwrap_or(i64::MAX);
-        let idle_before = Timestamp::from_millis(now.millis().saturating_sub(idle));
-        if let Ok(active) = self.store.sweep(now, idle_before).await {
+        if let Ok(active) = self.store.sweep(now, self.idle_before(now)).await {
             self.metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
         }
     }

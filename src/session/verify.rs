@@ -2,6 +2,7 @@
 //! file that can make a `VerifiedIdentity`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ambient::{Clock, Timestamp};
 use crate::identity::{Role, SessionId, Subject};
@@ -32,6 +33,15 @@ pub enum Carrier {
     Cookie,
     /// As `Authorization: Bearer`.
     Authorization,
+}
+
+/// Whether somebody is there: what a page asks for by itself does not say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// A person did something; the session's idle time begins anew.
+    Active,
+    /// The session stays as idle as it was.
+    Passive,
 }
 
 /// Why a pair is not checked.
@@ -81,7 +91,7 @@ impl Sessions {
     }
 
     /// Looks at expiry and revocation: on every request, however the pair was found.
-    pub fn admit(&self, pair: &CheckedPair, carrier: Carrier) -> Admission {
+    pub fn admit(&self, pair: &CheckedPair, carrier: Carrier, presence: Presence) -> Admission {
         let Pair { claims, live, .. } = &*pair.0;
         let now = self.clock.now();
         let times = self.lifetimes.load();
@@ -104,13 +114,18 @@ impl Sessions {
         if expired {
             return Admission::RenewFirst;
         }
-        live.touch(now);
+        if presence == Presence::Active {
+            live.touch(now);
+        }
         let identity = VerifiedIdentity(Arc::clone(&pair.0));
         let renewable = carrier == Carrier::Cookie
             && presented == Presented::Newest
             && is_past_half(claims, now)
             // Nothing is won by a successor that expires no later.
-            && live.end().is_some_and(|end| claims.expires_at.seconds() < end.seconds());
+            && live.end().is_some_and(|end| {
+                let end = presence.horizon(end, live.last_activity(), times.idle);
+                claims.expires_at.seconds() < end.seconds()
+            });
         if renewable { Admission::RenewInPassing(identity) } else { Admission::Live(identity) }
     }
 
@@ -118,6 +133,17 @@ impl Sessions {
     /// or at the latest by the next upkeep.
     fn mark_stolen(&self, session: SessionId) {
         self.revoke_here(session, Reason::Stolen);
+    }
+}
+
+impl Presence {
+    /// Until when a token given now may live: not beyond the session, and for what
+    /// comes by itself not beyond the idle time either.
+    pub(super) fn horizon(self, end: Timestamp, active: Timestamp, idle: Duration) -> Timestamp {
+        match self {
+            Self::Active => end,
+            Self::Passive => end.min(active.plus(idle)),
+        }
     }
 }
 

@@ -167,6 +167,18 @@ impl KeyRing {
     /// # Errors
     /// What does not hold.
     pub fn check(&self, token: &str, now: Timestamp) -> Result<Claims, TokenError> {
+        let claims = self.verify(token)?;
+        if claims.issued_at > now.plus(LEEWAY) {
+            return Err(TokenError::NotYetIssued);
+        }
+        Ok(claims)
+    }
+
+    /// Checks that a token was signed by us as what it is, whenever that was.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
         let header = header::decode(token).ok_or(TokenError::Malformed)?;
         let header: Header<'_> =
             serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
@@ -180,11 +192,7 @@ impl KeyRing {
         }
         let data = jsonwebtoken::decode::<Wire>(token, &key.decoding, &key.validation)
             .map_err(|_| TokenError::Forged)?;
-        let claims = data.claims.claims().ok_or(TokenError::Forged)?;
-        if claims.issued_at > now.plus(LEEWAY) {
-            return Err(TokenError::NotYetIssued);
-        }
-        Ok(claims)
+        data.claims.claims().ok_or(TokenError::Forged)
     }
 
     /// The key set (RFC 7517 section 5) of the public keys; empty when all are symmetric.

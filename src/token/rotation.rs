@@ -55,36 +55,33 @@ impl KeyRing {
         Ok(Self { keys, signing })
     }
 
-    /// The ring with a new key alone: every token issued so far is dead.
-    ///
-    /// # Errors
-    /// As for [`KeyRing::rotated`]; some old files may be gone by then, which the
-    /// next start would notice.
-    pub fn purged(
-        &self,
-        source: &KeySource,
-        now: Timestamp,
-        entropy: &Entropy,
-    ) -> Result<Self, KeyError> {
-        let rotated = self.rotated(source, now, entropy)?;
-        let old: Vec<String> = self.facts().into_iter().map(|facts| facts.kid).collect();
-        old.iter().try_fold(rotated, |ring, kid| ring.without(source, kid))
+    /// The ring with the key that signs alone: all that others signed is dead.
+    #[must_use]
+    pub fn alone(&self) -> Self {
+        let mut keys = self.keys.clone();
+        keys.retain(|held| held.key.jwk.kid == self.signing.jwk.kid);
+        Self { keys, signing: Arc::clone(&self.signing) }
     }
 
-    /// The ring without one of its old keys, whose file is deleted. The key that
-    /// signs stays.
-    ///
-    /// # Errors
-    /// When the file cannot be deleted.
-    pub fn without(&self, source: &KeySource, kid: &str) -> Result<Self, KeyError> {
+    /// The ring without one of its old keys. The key that signs stays.
+    #[must_use]
+    pub fn without(&self, kid: &str) -> Self {
         let mut keys = self.keys.clone();
         keys.retain(|held| held.key.jwk.kid != kid || held.key.jwk.kid == self.signing.jwk.kid);
-        if keys.len() < self.keys.len()
-            && let KeySource::Dir(dir) = source
-        {
-            dir.remove(kid)?;
+        Self { keys, signing: Arc::clone(&self.signing) }
+    }
+}
+
+impl KeySource {
+    /// Deletes the file of a key that no ring holds any more.
+    ///
+    /// # Errors
+    /// When it cannot be deleted; a start would then read it again.
+    pub fn delete(&self, kid: &str) -> Result<(), KeyError> {
+        match self {
+            Self::Dir(dir) => dir.remove(kid),
+            Self::Memory => Ok(()),
         }
-        Ok(Self { keys, signing: Arc::clone(&self.signing) })
     }
 }
 
@@ -167,27 +164,27 @@ mod tests {
                 three.facts().iter().map(|facts| facts.replaced.map(Timestamp::seconds)).collect();
             assert_eq!(replaced, [Some(NOW.seconds()), Some(NOW.seconds() + 3600), None]);
 
-            let less = three.without(source, &kids(&one)[0]).unwrap();
+            let less = three.without(&kids(&one)[0]);
             assert_eq!(less.check(&old, NOW), Err(TokenError::UnknownKey));
             assert!(less.check(&token(&two), NOW).is_ok());
             let signing = kids(&three).pop().unwrap();
-            let same = less.without(source, &signing).unwrap();
+            let same = less.without(&signing);
             assert!(same.same_keys(&less), "the key that signs stays");
         });
     }
 
     #[test]
-    fn a_purge_leaves_one_key_that_knows_no_old_token() {
+    fn a_key_alone_knows_no_token_of_another() {
         sources(|source| {
             let entropy = Entropy::system();
             let one = KeyRing::open(source, TokenAlgorithm::Hs256, NOW, &entropy).unwrap();
             let two = one.rotated(source, NOW, &entropy).unwrap();
-            let purged = two.purged(source, NOW, &entropy).unwrap();
-            assert_eq!(purged.facts().len(), 1);
+            let alone = two.rotated(source, NOW, &entropy).unwrap().alone();
+            assert_eq!(alone.facts().len(), 1);
             for old in [token(&one), token(&two)] {
-                assert_eq!(purged.check(&old, NOW), Err(TokenError::UnknownKey));
+                assert_eq!(alone.check(&old, NOW), Err(TokenError::UnknownKey));
             }
-            assert!(purged.check(&token(&purged), NOW).is_ok());
+            assert!(alone.check(&token(&alone), NOW).is_ok());
         });
     }
 

@@ -6,7 +6,7 @@ use super::{Fixture, MINUTE, fixture, login, token_config};
 use crate::ambient::{Clock, Entropy};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::session::{Admission, Carrier, Reason, RenewError, Sessions};
+use crate::session::{Admission, Carrier, Presence, Reason, RenewError, Sessions};
 use crate::store::{FullDisk, Store};
 
 #[tokio::test]
@@ -19,7 +19,9 @@ async fn a_lost_record_shortens_its_session_and_nothing_else() {
     let pair = fixture.check(&opened, opened.token.expose());
     fixture.time.advance(10 * MINUTE);
     assert_eq!(fixture.cookie(&pair), "live", "never renewed in passing");
-    let Admission::Live(identity) = fixture.sessions.admit(&pair, Carrier::Cookie) else {
+    let Admission::Live(identity) =
+        fixture.sessions.admit(&pair, Carrier::Cookie, Presence::Active)
+    else {
         panic!("not live");
     };
     assert_eq!(identity.session_expires_at(), opened.expires_at);
@@ -52,7 +54,8 @@ async fn without_the_store_requests_go_on_and_renewals_do_not() {
     assert!(!fixture.sessions.is_up());
     assert_eq!(fixture.cookie(&fixture.check(&opened, opened.token.expose())), "renew in passing");
     disk.fill(false);
-    until(async || fixture.sessions.renew(&pair, Carrier::Cookie).await.is_ok()).await;
+    until(async || fixture.sessions.renew(&pair, Carrier::Cookie, Presence::Active).await.is_ok())
+        .await;
     assert!(fixture.sessions.is_up());
 }
 

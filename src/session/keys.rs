@@ -1,0 +1,174 @@
+//! The keys of session tokens over time: when a new one signs, and how long an old
+//! one is needed. Writes files: callers that must not wait call from elsewhere.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::session::Sessions;
+use crate::store::{PAGE, SessionRecord};
+use crate::token::{KeyError, KeyFacts, KeyRing, LEEWAY};
+
+/// Pages of sessions that are looked through in one go for holders of old tokens.
+const PAGES_MAX: usize = 16;
+
+/// What happened to a key; a closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyChange {
+    /// It was made and signs.
+    Made,
+    /// Nobody holds a token of it any more that could be used, and it was deleted.
+    Retired,
+    /// It was deleted at once, and every token of it is dead.
+    Dropped,
+}
+
+impl KeyChange {
+    /// The label in metrics and audit records.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Made => "made",
+            Self::Retired => "retired",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Something that happened to a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyEvent {
+    /// The key's name.
+    pub kid: String,
+    /// What happened.
+    pub change: KeyChange,
+}
+
+impl Sessions {
+    /// Every session key, oldest first.
+    #[must_use]
+    pub fn keys(&self) -> Vec<KeyFacts> {
+        self.keys.load().facts()
+    }
+
+    /// Makes a new key that signs from now on; the others verify for as long as
+    /// anybody needs them.
+    ///
+    /// # Errors
+    /// When the key cannot be made or written; all is then as it was.
+    pub fn rotate_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rotate().map(|made| vec![made])
+    }
+
+    /// Makes a new key and drops all others: every token is dead at once. The
+    /// caller ends the sessions, of which nobody holds a token any more.
+    ///
+    /// # Errors
+    /// When the new key cannot be made or written, and all is then as it was; or
+    /// when an old one's file cannot be deleted: then it is dropped here all the same.
+    pub fn drop_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.keys();
+        let mut events = vec![self.rotate()?];
+        self.hold(self.keys.load().alone());
+        for KeyFacts { kid, .. } in old {
+            self.source.delete(&kid)?;
+            events.push(self.event(kid, KeyChange::Dropped));
+        }
+        Ok(events)
+    }
+
+    /// Does what is due: a new key when the one that signs is old enough, and the
+    /// end of keys that nobody needs any more.
+    ///
+    /// # Errors
+    /// When a file cannot be written or deleted; it is tried again next time.
+    pub fn tend_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let mut retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = Vec::new();
+        let now = self.clock.now();
+        let due = |every| now >= self.keys.load().signing_since().plus(every);
+        if self.lifetimes.load().rotate_every.is_some_and(due) {
+            events.push(self.rotate()?);
+        }
+        for KeyFacts { kid, replaced, .. } in self.keys() {
+            let Some(replaced) = replaced else { continue };
+            let mut cursor = retiring.remove(&kid);
+            if self.is_needed(replaced, now, &mut cursor) {
+                retiring.extend(cursor.map(|cursor| (kid, cursor)));
+                continue;
+            }
+            self.hold(self.keys.load().without(&kid));
+            self.source.delete(&kid)?;
+            events.push(self.event(kid, KeyChange::Retired));
+        }
+        Ok(events)
+    }
+
+    fn rotate(&self) -> Result<KeyEvent, KeyError> {
+        let ring = self.keys.load().rotated(&self.source, self.clock.now(), &self.entropy)?;
+        let made = ring.facts().pop().map(|facts| facts.kid).unwrap_or_default();
+        self.hold(ring);
+        Ok(self.event(made, KeyChange::Made))
+    }
+
+    /// Takes over another ring; what was verified must be verified again.
+    pub(super) fn hold(&self, ring: KeyRing) {
+        let count = ring.facts().len();
+        self.metrics.keys_held("session").set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.keys.store(Arc::new(ring));
+        self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn event(&self, kid: String, change: KeyChange) -> KeyEvent {
+        self.metrics.key_changes("session", change.label()).inc();
+        tracing::info!(key.kid = kid, change = change.label(), "a session key changed");
+        KeyEvent { kid, change }
+    }
+
+    /// Whether a session may hold a token of a key that was replaced then, and could
+    /// still use it. No session begins to hold one: so each is looked at until it
+    /// does not, and then never again.
+    fn is_needed(
+        &self,
+        replaced: Timestamp,
+        now: Timestamp,
+        cursor: &mut Option<SessionId>,
+    ) -> bool {
+        let times = **self.lifetimes.load();
+        // A token was signed when it was issued, or a moment later.
+        let replaced = replaced.plus(LEEWAY);
+        let unexpired = replaced.plus(times.token_max).plus(times.grace).plus(LEEWAY);
+        if now <= unexpired || !self.is_up() {
+            return true;
+        }
+        let idle_before = self.idle_before(now);
+        let is_done = |record: &SessionRecord| {
+            record.is_over(now, idle_before) || holds_newer_only(record, replaced)
+        };
+        for _ in 0..PAGES_MAX {
+            let Ok(mut records) = self.page(*cursor) else { return true };
+            let count = records.len();
+            let done = records.iter().take_while(|record| is_done(record)).count();
+            records.truncate(done);
+            *cursor = records.last().map(|record| record.session).or(*cursor);
+            if done < count {
+                return true;
+            }
+            if count < PAGE {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Whether all tokens of a session that can be used were issued after this moment:
+/// the session began later, or its newest token did and has been seen.
+fn holds_newer_only(record: &SessionRecord, moment: Timestamp) -> bool {
+    let newest = record.issued;
+    record.created > moment
+        || (newest.issued_at > moment.seconds() && record.newest_seen >= newest.generation)
+}
