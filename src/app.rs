@@ -1,22 +1,28 @@
 //! The composition root: from a valid configuration to a running gateway, its
 //! reload and its end. Decides nothing about requests.
 
+mod keys;
+mod operator;
+mod workers;
+
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
-use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::admin::control::Control;
 use crate::admin::telemetry::{Check, Readiness, Telemetry};
 use crate::ambient::{Clock, Entropy};
+use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::gateway::{Gateway, Services, Snapshot, WebSocketSlots};
+use crate::gateway::{Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -73,9 +79,12 @@ pub struct App {
     readiness: Readiness,
     workers: Vec<JoinHandle<()>>,
     https: Vec<SocketAddr>,
+    http: Option<SocketAddr>,
     telemetry: SocketAddr,
     /// The task that keeps the current directory connected.
     keeper: Mutex<Option<AbortHandle>>,
+    /// The task that listens to operators.
+    control_socket: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl App {
@@ -112,20 +121,18 @@ impl App {
             drain: Drain::new(),
             metrics,
         };
-        let server = &snapshot.config.server;
-        let workers = if server.workers == 0 {
-            thread::available_parallelism().map_err(failed("server.workers"))?.get()
-        } else {
-            server.workers
-        };
-        let bound = server::bind(&server.listen, workers).map_err(failed("server.listen"))?;
+        let listeners = Listeners::bind(&snapshot.config.server)?;
         let telemetry_address = telemetry.address();
+        let control_socket = control_socket(&snapshot.config, &services, control.handle())?;
         control.spawn(telemetry.serve());
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
+        control.spawn(keys::tend(Arc::clone(&services)));
         let app = Self {
-            workers: start_workers(bound.workers, &services, &shared)?,
-            https: bound.addresses,
+            https: listeners.https(),
+            http: listeners.http(),
+            workers: listeners.serve(&services, &shared)?,
+            control_socket,
             telemetry: telemetry_address,
             keeper: Mutex::new(None),
             services,
@@ -142,6 +149,12 @@ impl App {
     #[must_use]
     pub fn https(&self) -> SocketAddr {
         self.https.first().copied().unwrap_or(self.telemetry)
+    }
+
+    /// The plain HTTP address, as bound, if there is one.
+    #[must_use]
+    pub const fn http(&self) -> Option<SocketAddr> {
+        self.http
     }
 
     /// The telemetry listener's address, as bound.
@@ -230,7 +243,13 @@ impl App {
             }
         }
         let services = Arc::clone(&self.services);
+        let control_socket = self.control_socket.take();
         self.control().block_on(async move {
+            // Its file goes before the store's lock does, which the next process waits for.
+            if let Some(listening) = control_socket {
+                listening.abort();
+                let _ = listening.await;
+            }
             services.sessions.flush().await;
             services.throttle.flush().await;
             let stopped = services.audit.durable(Record::new(Event::Stop, "success")).await;
@@ -261,6 +280,20 @@ impl Drop for App {
             control.shutdown_background();
         }
     }
+}
+
+/// Listens to operators, if they have a socket; the task ends it when it is aborted.
+fn control_socket(
+    config: &Config,
+    services: &Arc<Services>,
+    control: &Handle,
+) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
+    let Some(path) = &config.telemetry.control_socket else { return Ok(None) };
+    let _runtime = control.enter();
+    let socket = Control::bind(path).map_err(failed("telemetry.control_socket"))?;
+    let (commands, asked) = mpsc::channel(1);
+    control.spawn(operator::obey(Arc::clone(services), asked));
+    Ok(Some(control.spawn(socket.serve(commands))))
 }
 
 /// What all workers share, from the configuration.
@@ -350,38 +383,4 @@ fn readiness(services: &Arc<Services>) -> Readiness {
         check("the store does not answer", |services| services.sessions.is_up()),
         check("the audit log cannot be written", |services| services.audit.is_available()),
     ])
-}
-
-/// One thread a worker, each with its listeners, its runtime and its gateway.
-fn start_workers(
-    listeners: Vec<Vec<std::net::TcpListener>>,
-    services: &Arc<Services>,
-    shared: &ServerShared,
-) -> Result<Vec<JoinHandle<()>>, AppError> {
-    let start = |(number, listeners): (usize, Vec<std::net::TcpListener>)| {
-        let runtime = Builder::new_current_thread();
-        let (services, shared) = (Arc::clone(services), shared.clone());
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            if let Err(error) = run_worker(runtime, listeners, services, shared) {
-                tracing::error!(%error, "a worker could not start");
-            }
-        })
-    };
-    let workers = listeners.into_iter().enumerate().map(start);
-    workers.collect::<Result<_, _>>().map_err(failed("workers"))
-}
-
-fn run_worker(
-    mut runtime: Builder,
-    listeners: Vec<std::net::TcpListener>,
-    services: Arc<Services>,
-    shared: ServerShared,
-) -> Result<(), AppError> {
-    let runtime = runtime
-        .enable_all()
-        .build_local(LocalOptions::default())
-        .map_err(failed("worker runtime"))?;
-    let gateway = Rc::new(Gateway::new(services).map_err(failed("worker"))?);
-    runtime.block_on(server::serve(listeners, gateway, shared));
-    Ok(())
 }

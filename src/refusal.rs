@@ -60,6 +60,10 @@ pub enum Refusal {
     BodyTooLarge,
     /// The headers are over the limit.
     HeadersTooLarge,
+    /// A token, a cookie of ours or a login came over plain HTTP.
+    CredentialExposed,
+    /// Something else than reading was asked over plain HTTP.
+    HttpsRequired,
     /// The store cannot answer.
     StoreUnavailable,
     /// The audit record cannot be written.
@@ -186,6 +190,15 @@ impl Refusal {
             }
             Self::HeadersTooLarge => {
                 row(431, "TooLarge", Level::INFO, "The request's headers are too large.")
+            }
+            Self::CredentialExposed => row(
+                403,
+                "CredentialExposed",
+                Level::WARN,
+                "Credentials must not be sent over plain HTTP; what was sent is no longer safe.",
+            ),
+            Self::HttpsRequired => {
+                row(403, "HttpsRequired", Level::INFO, "This needs https; nothing was done.")
             }
             Self::StoreUnavailable => outage(
                 "StoreUnavailable",

@@ -1,3 +1,4 @@
 //! What operators ask the running gateway. Knows no request of a client.
 
+pub mod control;
 pub mod telemetry;

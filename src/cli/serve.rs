@@ -16,9 +16,10 @@ use crate::logging::Logging;
 pub(super) fn run(args: &Serve) -> ExitCode {
     run_file(&args.config, &|app| {
         let (https, telemetry) = (app.https(), app.telemetry());
+        let http = app.http().map(|http| format!(" http={http}")).unwrap_or_default();
         let mut out = io::stdout().lock();
         // Nobody reads a closed pipe; the gateway goes on.
-        let _ = writeln!(out, "bindgate ready https={https} telemetry={telemetry}");
+        let _ = writeln!(out, "bindgate ready https={https}{http} telemetry={telemetry}");
         let _ = out.flush();
     })
 }

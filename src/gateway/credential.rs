@@ -173,7 +173,7 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
 }
 
 /// The token of an `Authorization: Bearer` value (RFC 6750), if it is one.
-fn bearer_text(value: &HeaderValue) -> Option<&str> {
+pub(super) fn bearer_text(value: &HeaderValue) -> Option<&str> {
     let bytes = value.as_bytes();
     let (scheme, rest) = bytes.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"bearer") || rest.first().is_some_and(|b| !b" \t".contains(b))

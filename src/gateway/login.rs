@@ -198,6 +198,12 @@ impl Gateway {
         if let Ok(previous) = loaded.credentials.read(headers, false).credential {
             self.end_session(exchange, owner(&previous.known.pair), Reason::NewLogin).await?;
         }
+        if let Err(refusal) = self.keep_to_limit(exchange, &opened).await {
+            // A login beyond the limit is no login.
+            let whose = (opened.session, &opened.subject, &opened.role);
+            self.end_session(exchange, whose, Reason::SessionLimit).await?;
+            return Err(refusal);
+        }
         Ok(opened)
     }
 

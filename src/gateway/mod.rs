@@ -7,18 +7,22 @@ mod body;
 mod credential;
 mod endpoints;
 mod exchange;
+mod exposure;
 mod forward;
 mod gate;
 mod lifetime;
 mod login;
 mod observe;
 pub mod page;
+mod plain;
 mod proxied;
+mod session_limit;
 mod verify_endpoint;
 mod websocket;
 mod worker;
 
 pub use body::Body;
+pub use plain::PlainHttp;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
 
@@ -89,6 +93,7 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         let parsed = parse(&parts, &loaded.snapshot.config.server.limits);
         let (host, target) = parsed.inspect_err(|_| peer.close_after_answer())?;
+        self.refuse_token_in(target.query(), exchange).await?;
         let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
         let inbound = Inbound {
             parts,
@@ -156,7 +161,7 @@ impl Gateway {
         answer::refusal(refusal, own)
     }
 
-    /// What every answer gets: its id, its cookies, HSTS, and its count.
+    /// What every answer over TLS gets: a renewed token, and HSTS.
     async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
         if let Some(renewal) = exchange.renewal.take()
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -164,6 +169,14 @@ impl Gateway {
         {
             loaded.set_token_cookie(exchange, &renewed.token);
         }
+        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
+            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        }
+        Self::complete(exchange, answer);
+    }
+
+    /// What every answer gets, in clear too: its id, its cookies, and its count.
+    fn complete(exchange: &mut Exchange, answer: &mut Response<Body>) {
         let status = answer.status().as_u16();
         let headers = answer.headers_mut();
         if !exchange.set_cookies.is_empty() {
@@ -171,9 +184,6 @@ impl Gateway {
         }
         for cookie in exchange.set_cookies.drain(..) {
             headers.append(SET_COOKIE, cookie);
-        }
-        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);

@@ -41,6 +41,7 @@ impl Gateway {
         exchange.is_navigation = false;
         let headers = &inbound.parts.headers;
         let described = describe(headers)?;
+        self.refuse_token_in(described.target.query(), exchange).await?;
         let routes = &loaded.snapshot.routes;
         let Found::Route(route) =
             routes.find(described.host.name(), described.method.as_str(), &described.target)

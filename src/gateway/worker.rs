@@ -83,6 +83,7 @@ pub(crate) struct Loaded {
     own: Rc<RouteMeter>,
     login: Rc<RouteMeter>,
     none: Rc<RouteMeter>,
+    plain: Rc<RouteMeter>,
 }
 
 /// One upstream, as one worker reaches it.
@@ -159,6 +160,7 @@ impl Loaded {
             own: RouteMeter::new("(gateway)", metrics),
             login: RouteMeter::new("(login)", metrics),
             none: RouteMeter::new("(none)", metrics),
+            plain: RouteMeter::new("(plain http)", metrics),
             snapshot,
         }
     }
@@ -169,6 +171,10 @@ impl Loaded {
 
     pub(crate) fn own_meter(&self, endpoint: OwnEndpoint) -> Rc<RouteMeter> {
         Rc::clone(if endpoint == OwnEndpoint::Login { &self.login } else { &self.own })
+    }
+
+    pub(crate) fn plain_meter(&self) -> Rc<RouteMeter> {
+        Rc::clone(&self.plain)
     }
 
     /// With bearer delivery there is no login page.

@@ -1,7 +1,7 @@
 //! The endpoints that are the gateway's own: where they lie, and their methods.
 //! Knows nothing of what they do.
 
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, Server};
 
 /// An endpoint that the gateway answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,12 @@ impl OwnEndpoint {
     pub fn takes(self, method: &str) -> bool {
         self.allow().split(", ").any(|allowed| allowed == method)
     }
+}
+
+/// The paths where a login is posted.
+#[must_use]
+pub fn login_paths(server: &Server) -> Vec<String> {
+    vec![format!("{}/login", server.auth_prefix.trim_end_matches('/'))]
 }
 
 /// The paths that are ours on a host; `None` is never forwarded and not built.

@@ -45,6 +45,15 @@ pub struct KeyEvent {
     pub change: KeyChange,
 }
 
+/// Keys that were dropped at once.
+#[derive(Debug)]
+pub struct DroppedKeys {
+    /// What happened.
+    pub events: Vec<KeyEvent>,
+    /// Why a file is still there, which the next start or reload would read again.
+    pub left: Option<KeyError>,
+}
+
 impl Sessions {
     /// Every session key, oldest first.
     #[must_use]
@@ -66,18 +75,18 @@ impl Sessions {
     /// caller ends the sessions, of which nobody holds a token any more.
     ///
     /// # Errors
-    /// When the new key cannot be made or written, and all is then as it was; or
-    /// when an old one's file cannot be deleted: then it is dropped here all the same.
-    pub fn drop_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+    /// When the new key cannot be made or written; all is then as it was.
+    pub fn drop_keys(&self) -> Result<DroppedKeys, KeyError> {
         let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.keys();
-        let mut events = vec![self.rotate()?];
+        let mut dropped = DroppedKeys { events: vec![self.rotate()?], left: None };
         self.hold(self.keys.load().alone());
         for KeyFacts { kid, .. } in old {
-            self.source.delete(&kid)?;
-            events.push(self.event(kid, KeyChange::Dropped));
+            let deleted = self.source.delete(&kid);
+            dropped.left = dropped.left.or(deleted.err());
+            dropped.events.push(self.event(kid, KeyChange::Dropped));
         }
-        Ok(events)
+        Ok(dropped)
     }
 
     /// Does what is due: a new key when the one that signs is old enough, and the
@@ -85,9 +94,8 @@ impl Sessions {
     ///
     /// # Errors
     /// When a file cannot be written or deleted; it is tried again next time.
-    pub fn tend_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+    pub fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let mut retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut events = Vec::new();
         let now = self.clock.now();
         let due = |every| now >= self.keys.load().signing_since().plus(every);
         if self.lifetimes.load().rotate_every.is_some_and(due) {
@@ -100,11 +108,11 @@ impl Sessions {
                 retiring.extend(cursor.map(|cursor| (kid, cursor)));
                 continue;
             }
-            self.hold(self.keys.load().without(&kid));
             self.source.delete(&kid)?;
+            self.hold(self.keys.load().without(&kid));
             events.push(self.event(kid, KeyChange::Retired));
         }
-        Ok(events)
+        Ok(())
     }
 
     fn rotate(&self) -> Result<KeyEvent, KeyError> {

@@ -27,7 +27,7 @@ use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
 
 pub use end::Reason;
-pub use keys::{KeyChange, KeyEvent};
+pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
 pub use open::{OpenError, Opened, Origin};
 pub use renewal::{RenewError, Renewed};

@@ -39,6 +39,18 @@ pub fn find<'a>(headers: &'a HeaderMap, name: &str) -> Found<'a> {
     found
 }
 
+/// All values under a name in any spelling, in quotes or not: whatever somebody
+/// who read the request could make of it. Nothing to rely on.
+pub fn all_values<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    let fields = headers.get_all(COOKIE).iter();
+    let pairs = fields.flat_map(|field| field.as_bytes().split(|byte| matches!(byte, b';' | b',')));
+    pairs.filter(|pair| is_spelling_of(name_in(pair), name)).map(|pair| {
+        let value = pair.get(name_in(pair).len() + 1..).unwrap_or_default().trim_ascii();
+        let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        inner.unwrap_or(value)
+    })
+}
+
 /// Removes the cookies of these names in any spelling; all others stay byte for
 /// byte. Several `Cookie` fields become one, joined by `; ` (RFC 9113 section 8.2.3).
 pub fn remove(headers: &mut HeaderMap, names: &[&str]) {
@@ -164,7 +176,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 
-    use super::{Found, clear_cookie, find, remove, remove_set_cookies, set_cookie};
+    use super::{Found, all_values, clear_cookie, find, remove, remove_set_cookies, set_cookie};
     use crate::config::SameSite;
 
     const TOKEN: &str = "__Host-bindgate-token";
@@ -184,6 +196,17 @@ mod tests {
         remove(&mut headers, &OURS);
         assert!(headers.get_all(COOKIE).iter().count() <= 1);
         headers.get(COOKIE).map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap())
+    }
+
+    #[test]
+    fn every_value_that_somebody_could_read_is_found() {
+        let headers = cookies(&[
+            "a=1; __Host-bindgate-token=v=1;b=2",
+            "__host-bindgate-token=\"w\" , __Host-bindgate-token",
+            "__Host-bindgate-tokens=x",
+        ]);
+        let values: Vec<_> = all_values(&headers, TOKEN).collect();
+        assert_eq!(values, [b"v=1".as_slice(), b"w", b""]);
     }
 
     #[test]

@@ -8,5 +8,6 @@ pub mod csrf;
 pub mod headers;
 pub mod host;
 pub mod proxy_protocol;
+pub mod query;
 pub mod return_path;
 pub mod target;

@@ -1,0 +1,55 @@
+//! The keys in the course of time: what is due is done, and every change recorded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::audit::{Event, Record};
+use crate::gateway::Services;
+use crate::session::KeyEvent;
+
+/// How often is looked whether something is due.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Rotates and retires keys until it is dropped.
+pub(super) async fn tend(services: Arc<Services>) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
+    loop {
+        looks.tick().await;
+        let sessions = Arc::clone(&services.sessions);
+        let tended = spawn_blocking(move || {
+            let mut events = Vec::new();
+            let result = sessions.tend_keys(&mut events);
+            (events, result)
+        });
+        let Ok((events, result)) = tended.await else {
+            tracing::error!("looking after the session keys ended by a panic");
+            continue;
+        };
+        record(&services, events, "schedule").await;
+        let failed = result.is_err();
+        if let (Err(error), false) = (result, failing) {
+            tracing::error!(%error, "the session keys could not be looked after");
+        }
+        failing = failed;
+    }
+}
+
+/// Writes a record of each change; says whether all are on disk.
+pub(super) async fn record(
+    services: &Services,
+    events: Vec<KeyEvent>,
+    cause: &'static str,
+) -> bool {
+    let mut recorded = true;
+    for KeyEvent { kid, change } in events {
+        let mut entry = Record::new(Event::Keys, change.label());
+        entry.detail = Some(format!("session key {kid}: {cause}").into());
+        recorded &= services.audit.durable(entry).await.is_ok();
+    }
+    recorded
+}

@@ -1,0 +1,214 @@
+//! What operators' commands do: the sessions and keys that they name, and the
+//! record of each. Knows no socket.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::admin::control::{Answer, Asked, Command, KeyLine, Purpose, SessionLine, Which};
+use crate::ambient::Timestamp;
+use crate::app::keys;
+use crate::audit::{Event, Record};
+use crate::gateway::Services;
+use crate::identity::SessionId;
+use crate::session::{DroppedKeys, Reason};
+use crate::store::{SessionRecord, StoreError};
+use crate::token::{KeyError, KeyFacts};
+
+/// Why a command was not carried out, or not wholly; operators read it.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("the store cannot answer")]
+    Store(#[from] StoreError),
+    #[error("there is no such session")]
+    UnknownSession,
+    #[error("{0}")]
+    Keys(#[from] KeyError),
+    #[error("all old keys are dropped here, but a restart would read one again: {0}")]
+    Left(#[source] KeyError),
+    #[error("it was done, but could not be recorded in the audit log")]
+    Unrecorded,
+    #[error("keys of assertions do not change by command")]
+    NoAssertionKeys,
+    #[error("the gateway failed; its log says why")]
+    Internal,
+}
+
+/// Carries commands out, each to its end, until nobody can give any.
+pub(super) async fn obey(services: Arc<Services>, mut commands: mpsc::Receiver<Asked>) {
+    while let Some(Asked { command, answers }) = commands.recv().await {
+        let services = Arc::clone(&services);
+        tokio::spawn(async move {
+            let last = match carry_out(&services, command, &answers).await {
+                Ok(count) => Answer::Done(count),
+                Err(trouble) => Answer::Failed(trouble.to_string()),
+            };
+            // Whoever asked may be gone.
+            let _ = answers.send(last).await;
+        });
+    }
+}
+
+/// Says how many sessions or keys it concerned.
+async fn carry_out(
+    services: &Arc<Services>,
+    command: Command,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<u64, Trouble> {
+    match command {
+        Command::SessionsList { which } => list(services, &which, answers).await,
+        Command::SessionsRevoke { which } => revoke(services, &which, Reason::Operator).await,
+        Command::KeysList { purpose: Purpose::Session } => {
+            let keys = services.sessions.keys();
+            for key in &keys {
+                let _ = answers.send(Answer::Key(key_line(key))).await;
+            }
+            Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
+        }
+        Command::KeysRotate { purpose: Purpose::Session, now } => rotate(services, now).await,
+        Command::KeysList { purpose: Purpose::Assertion }
+        | Command::KeysRotate { purpose: Purpose::Assertion, .. } => Err(Trouble::NoAssertionKeys),
+    }
+}
+
+async fn list(
+    services: &Services,
+    which: &Which,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<u64, Trouble> {
+    let mut chosen = Chosen::new(services, which)?;
+    let mut count = 0;
+    while let Some(records) = chosen.next()? {
+        for record in &records {
+            count += 1;
+            if answers.send(Answer::Session(session_line(record))).await.is_err() {
+                return Ok(count);
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Ends sessions page by page, each page in one step of the store.
+async fn revoke(services: &Arc<Services>, which: &Which, reason: Reason) -> Result<u64, Trouble> {
+    let mut chosen = Chosen::new(services, which)?;
+    let (mut count, mut recorded) = (0, true);
+    while let Some(records) = chosen.next()? {
+        let ended = services.sessions.end_all(records, reason).await?;
+        count += u64::try_from(ended.len()).unwrap_or(u64::MAX);
+        let mut writing: JoinSet<bool> = JoinSet::new();
+        for record in ended {
+            let audit = services.audit.clone();
+            let entry = revocation(&record, reason);
+            writing.spawn(async move { audit.durable(entry).await.is_ok() });
+        }
+        recorded &= writing.join_all().await.into_iter().all(|written| written);
+    }
+    tracing::warn!(sessions = count, reason = reason.label(), "sessions were ended by an operator");
+    if recorded { Ok(count) } else { Err(Trouble::Unrecorded) }
+}
+
+async fn rotate(services: &Arc<Services>, now: bool) -> Result<u64, Trouble> {
+    let sessions = Arc::clone(&services.sessions);
+    let change = move || {
+        if now {
+            sessions.drop_keys()
+        } else {
+            sessions.rotate_keys().map(|events| DroppedKeys { events, left: None })
+        }
+    };
+    let DroppedKeys { events, left } =
+        spawn_blocking(change).await.map_err(|_| Trouble::Internal)??;
+    let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+    let recorded = keys::record(services, events, "operator").await;
+    if now {
+        // Nobody holds a token of theirs any more; their streams end with them.
+        revoke(services, &Which::All, Reason::KeysDropped).await?;
+    }
+    if let Some(error) = left {
+        return Err(Trouble::Left(error));
+    }
+    if recorded { Ok(count) } else { Err(Trouble::Unrecorded) }
+}
+
+/// The sessions that a command names, page by page.
+struct Chosen<'s> {
+    services: &'s Services,
+    which: &'s Which,
+    /// The one session that was asked for, until it was given.
+    one: Option<SessionRecord>,
+    after: Option<SessionId>,
+    at_end: bool,
+}
+
+impl<'s> Chosen<'s> {
+    fn new(services: &'s Services, which: &'s Which) -> Result<Self, Trouble> {
+        let one = match which {
+            Which::Session(text) => {
+                let session = SessionId::parse(text).ok_or(Trouble::UnknownSession)?;
+                Some(services.sessions.find(session)?.ok_or(Trouble::UnknownSession)?)
+            }
+            Which::All | Which::User(_) => None,
+        };
+        let at_end = one.is_some();
+        Ok(Self { services, which, one, after: None, at_end })
+    }
+
+    /// The next ones that are live; `None` at the end.
+    fn next(&mut self) -> Result<Option<Vec<SessionRecord>>, Trouble> {
+        if let Some(one) = self.one.take() {
+            return Ok(Some(vec![one]));
+        }
+        while !self.at_end {
+            let mut records = self.services.sessions.page(self.after)?;
+            self.after = records.last().map(|record| record.session);
+            self.at_end = self.after.is_none();
+            records.retain(|record| {
+                self.services.sessions.is_live(record) && is_of(self.which, record)
+            });
+            if !records.is_empty() {
+                return Ok(Some(records));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn is_of(which: &Which, record: &SessionRecord) -> bool {
+    match which {
+        Which::All | Which::Session(_) => true,
+        Which::User(name) => record.subject.as_str() == name || record.account == *name,
+    }
+}
+
+fn revocation(record: &SessionRecord, reason: Reason) -> Record {
+    let mut entry = Record::new(Event::Revocation, reason.label());
+    entry.subject = Some(record.subject.shared());
+    entry.role = Some(record.role.shared());
+    entry.session = Some(*record.session.as_bytes());
+    entry.detail = Some(Cow::Borrowed("control socket"));
+    entry
+}
+
+fn session_line(record: &SessionRecord) -> SessionLine {
+    SessionLine {
+        session: record.session.to_string(),
+        subject: record.subject.to_string(),
+        role: record.role.to_string(),
+        began: record.created.rfc3339(),
+        last_seen: record.last_activity.rfc3339(),
+        address: record.address.to_canonical().to_string(),
+        user_agent: record.user_agent.clone(),
+    }
+}
+
+fn key_line(facts: &KeyFacts) -> KeyLine {
+    KeyLine {
+        kid: facts.kid.clone(),
+        algorithm: facts.algorithm.to_owned(),
+        created: facts.created.rfc3339(),
+        replaced: facts.replaced.map(Timestamp::rfc3339),
+    }
+}
