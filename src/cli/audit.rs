@@ -275,6 +275,7 @@ mod tests {
             audit_file: Some(new.clone()),
             audit_requests: true,
             audit_required: true,
+            control_socket: None,
         };
         let keys = AuditKeys { checkpoint: key(), login_names: Secret::new([9; 32]) };
         let metrics = Metrics::new().unwrap();

@@ -3,10 +3,13 @@
 
 pub mod audit;
 mod check;
+mod control;
 pub mod demo;
+mod keys;
 pub mod policy;
 mod schema;
 mod serve;
+mod sessions;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +33,8 @@ enum Command {
     Serve(Serve),
     Check(Check),
     Demo(Demo),
+    Sessions(Sessions),
+    Keys(Keys),
     Policy(Policy),
     Audit(Audit),
     Schema(Schema),
@@ -77,6 +82,8 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Check(args) => check::run(args),
             Command::Demo(args) => demo::run(args),
+            Command::Sessions(args) => sessions::run(args),
+            Command::Keys(args) => keys::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Audit(Audit { command: AuditCommand::Verify(args) }) => audit::run(args),
             Command::Schema(_) => schema::run(),
@@ -86,7 +93,7 @@ impl Cli {
 
 /// Run the gateway
 ///
-/// Prints one line, "bindgate ready https=ADDR telemetry=ADDR", once it accepts
+/// Prints one line, "bindgate ready https=ADDR [http=ADDR] telemetry=ADDR", once it accepts
 /// connections. SIGHUP reloads configuration, certificates and keys; a bad file
 /// keeps what was there. SIGTERM and SIGINT let open requests finish, then exit
 /// with 0. Exits with 1 when it cannot start, with every problem printed.
@@ -107,6 +114,114 @@ pub struct Demo {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     pub listen: std::net::SocketAddr,
+}
+
+/// See who is logged in, and end sessions
+///
+/// Asks the running gateway through `telemetry.control_socket`; as the gateway's own
+/// user, or as root.
+#[derive(Args, Debug)]
+pub struct Sessions {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: SessionsCommand,
+}
+
+/// What to do with sessions.
+#[derive(Debug, Subcommand)]
+pub enum SessionsCommand {
+    /// List live sessions
+    ///
+    /// Says of each its id, whose it is and in which role, when it began and was last
+    /// seen, and the address and user agent of its login; then how many there are.
+    /// Exits with 0, also when a user has none; with 1 when a session is not known.
+    List(Selection),
+    /// End sessions at once
+    ///
+    /// Their tokens are dead and their streams closed within a second; says how many
+    /// ended. Exits with 0, also when a user has none; with 1 when a session is not
+    /// known, or when it was not done wholly.
+    Revoke(Revocation),
+}
+
+/// Which sessions.
+#[derive(Args, Debug)]
+pub struct Selection {
+    /// The gateway's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Those of one user: the token's `sub`, or the directory's name of the account
+    #[arg(long, value_name = "NAME", group = "which")]
+    pub user: Option<String>,
+    /// The one of this id
+    #[arg(long, value_name = "ID", group = "which", allow_hyphen_values = true)]
+    pub session: Option<String>,
+    /// Every one
+    #[arg(long, group = "which")]
+    pub all: bool,
+}
+
+/// Which sessions to end; one of the three must be said.
+#[derive(Args, Debug)]
+#[command(mut_group("which", |group| group.required(true)))]
+pub struct Revocation {
+    /// Which.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Look after the keys that sign
+///
+/// Asks the running gateway through `telemetry.control_socket`; as the gateway's own
+/// user, or as root.
+#[derive(Args, Debug)]
+pub struct Keys {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// List keys: which one signs, and which still verify
+    List(WhichKeys),
+    /// Let a new key sign
+    ///
+    /// The one before it goes on verifying until no session holds a token of it that
+    /// could still be used. Exits with 0, or with 1 when it was not done wholly.
+    Rotate(KeysRotate),
+}
+
+/// The keys of a purpose.
+#[derive(Args, Debug)]
+pub struct WhichKeys {
+    /// The gateway's configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// What the keys are for
+    #[arg(long, value_enum, default_value = "session")]
+    pub purpose: Purpose,
+}
+
+/// The arguments of `keys rotate`.
+#[derive(Args, Debug)]
+pub struct KeysRotate {
+    /// Which.
+    #[command(flatten)]
+    pub which: WhichKeys,
+    /// Drop the old keys at once: every token is dead, and every session ends
+    #[arg(long)]
+    pub now: bool,
+}
+
+/// What keys are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Purpose {
+    /// Session tokens
+    Session,
+    /// Assertions for upstreams
+    Assertion,
 }
 
 /// Ask what the routes allow
@@ -185,7 +300,10 @@ pub struct AuditVerify {
 mod tests {
     use clap::{Args as _, Command, CommandFactory as _, Parser as _};
 
-    use super::{Audit, AuditVerify, Check, Cli, Demo, Policy, PolicyCheck, Schema, Serve};
+    use super::{
+        Audit, AuditVerify, Check, Cli, Demo, KeysRotate, Policy, PolicyCheck, Revocation, Schema,
+        Selection, Serve,
+    };
 
     #[test]
     fn the_commands_are_well_formed() {
@@ -205,6 +323,9 @@ mod tests {
             ("demo", Demo::augment_args(Command::new("demo"))),
             ("policy check", PolicyCheck::augment_args(Command::new("check"))),
             ("audit verify", AuditVerify::augment_args(Command::new("verify"))),
+            ("sessions list", Selection::augment_args(Command::new("list"))),
+            ("sessions revoke", Revocation::augment_args(Command::new("revoke"))),
+            ("keys rotate", KeysRotate::augment_args(Command::new("rotate"))),
         ] {
             for argument in command.get_arguments() {
                 assert!(argument.get_help().is_some(), "{name} {}", argument.get_id());
@@ -213,6 +334,22 @@ mod tests {
         for command in Cli::command().get_subcommands() {
             assert!(command.get_about().is_some(), "{}", command.get_name());
         }
+    }
+
+    #[test]
+    fn sessions_are_ended_only_when_it_is_said_which() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let revoke = "bindgate sessions revoke --config a.toml";
+        for which in ["--all", "--user zoë", "--session -_x"] {
+            assert!(parse(&format!("{revoke} {which}")).is_ok(), "{which}");
+        }
+        for which in ["", " --all --user zoë", " --user a --session b"] {
+            assert!(parse(&format!("{revoke}{which}")).is_err(), "{which}");
+        }
+        assert!(parse("bindgate sessions list --config a.toml").is_ok());
+        assert!(parse("bindgate sessions list --config a.toml --user a --all").is_err());
+        assert!(parse("bindgate keys rotate --config a.toml --purpose session --now").is_ok());
+        assert!(parse("bindgate keys list --config a.toml --purpose audit").is_err());
     }
 
     #[test]

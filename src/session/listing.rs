@@ -25,7 +25,9 @@ impl Sessions {
     /// When the store cannot answer.
     pub fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
         let mut records = self.store.page(after)?;
-        records.iter_mut().for_each(|record| self.refresh(record));
+        for record in &mut records {
+            self.refresh(record);
+        }
         Ok(records)
     }
 
@@ -64,7 +66,9 @@ impl Sessions {
     pub async fn keep_to_limit(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
         let Some(max) = self.lifetimes.load().per_user else { return Ok(Vec::new()) };
         let mut records = self.store.of_subject(subject)?;
-        records.iter_mut().for_each(|record| self.refresh(record));
+        for record in &mut records {
+            self.refresh(record);
+        }
         records.retain(|record| self.is_live(record));
         let surplus = records.len().saturating_sub(max);
         // One order for all who count at the same time, so that they end the same ones.
