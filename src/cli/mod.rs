@@ -163,7 +163,7 @@ pub struct Selection {
 
 /// Which sessions to end; one of the three must be said.
 #[derive(Args, Debug)]
-#[command(mut_group("which", |group| group.required(true)))]
+#[command(group(clap::ArgGroup::new("which").required(true)))]
 pub struct Revocation {
     /// Which.
     #[command(flatten)]

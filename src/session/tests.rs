@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::ContextHash;
 
+mod keys;
 mod outage;
 mod restart;
 

@@ -137,7 +137,7 @@ async fn a_file_of_another_format_stops_the_start_and_stays() {
     drop(open(&path).await);
     let database = file::open(&path, false).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(NUMBERS).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(NUMBERS).unwrap().insert("format", super::FORMAT + 1).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let refused = Embedded::open(&path, Duration::ZERO, NOW).await;
