@@ -7,6 +7,7 @@
 
 mod answers;
 mod browser;
+mod control;
 mod crash;
 mod csrf;
 mod demo;
@@ -14,12 +15,14 @@ mod directory;
 mod directory_failure;
 mod endpoints;
 mod headers;
+mod keys;
 mod layers;
 mod limits;
 mod load;
 mod login;
 mod observability;
 mod paths;
+mod plain_http;
 mod refusal;
 mod reload;
 mod renewal;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Fixture, MINUTE, fixture, login, start, token_config};
-use crate::ambient::Clock;
+use crate::ambient::{Clock, Timestamp};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::session::{
@@ -115,11 +115,11 @@ async fn what_was_rotated_is_known_after_a_restart_and_dropped_keys_stay_dropped
         sessions
             .keys()
             .into_iter()
-            .map(|key| (key.kid, key.replaced.map(|at| at.seconds())))
+            .map(|key| (key.kid, key.replaced.map(Timestamp::seconds)))
             .collect()
     };
     let before: Vec<_> =
-        keys.into_iter().map(|key| (key.kid, key.replaced.map(|at| at.seconds()))).collect();
+        keys.into_iter().map(|key| (key.kid, key.replaced.map(Timestamp::seconds))).collect();
     assert_eq!(seconds(&sessions), before);
     let context = Some(opened.context.as_str().as_bytes());
     assert!(sessions.check(opened.token.expose(), context).is_ok());

@@ -24,6 +24,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_bindgate");
 pub(crate) struct Gateway {
     pub(crate) https: SocketAddr,
     pub(crate) telemetry: SocketAddr,
+    /// The plain HTTP listener, where one is configured.
+    pub(crate) http: Option<SocketAddr>,
     pub(crate) setup: Setup,
     running: Running,
 }
@@ -41,8 +43,8 @@ impl Gateway {
     /// The real binary, waited for until it says that it is ready.
     pub(crate) async fn start(setup: Setup) -> Self {
         setup.save();
-        let (child, https, telemetry) = launch(&setup).await;
-        Self { https, telemetry, setup, running: Running::Process(child) }
+        let (child, [https, telemetry], http) = launch(&setup).await;
+        Self { https, telemetry, http, setup, running: Running::Process(child) }
     }
 
     /// The same in this process, with a clock that only the test moves.
@@ -54,15 +56,17 @@ impl Gateway {
         let ambient = Ambient { clock, entropy: Entropy::system() };
         let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, &ambient));
         let app = starting.await.expect("the start does not panic").expect("a gateway");
-        let (https, telemetry) = (app.https(), app.telemetry());
-        (Self { https, telemetry, setup, running: Running::Inside { _app: Box::new(app) } }, time)
+        let (https, telemetry, http) = (app.https(), app.telemetry(), app.http());
+        let running = Running::Inside { _app: Box::new(app) };
+        (Self { https, telemetry, http, setup, running }, time)
     }
 
     /// Starts the binary again from the same files, after it ended or was killed.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        let (child, https, telemetry) = launch(&self.setup).await;
-        (self.https, self.telemetry, self.running) = (https, telemetry, Running::Process(child));
+        let (child, [https, telemetry], http) = launch(&self.setup).await;
+        (self.https, self.telemetry, self.http) = (https, telemetry, http);
+        self.running = Running::Process(child);
     }
 
     /// A browser without cookies, over HTTP/1.1.
@@ -169,13 +173,35 @@ impl Drop for Gateway {
     }
 }
 
+/// What a command said, and how it ended.
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) text: String,
+}
+
+impl Gateway {
+    /// Runs a command of the binary with this gateway's configuration.
+    pub(crate) async fn command(&self, arguments: &str) -> Said {
+        let config = self.setup.config_file();
+        let mut all: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+        all.extend(["--config".to_owned(), config.to_str().expect("UTF-8").to_owned()]);
+        // A gateway inside this process must be able to answer meanwhile.
+        let ran = tokio::task::spawn_blocking(move || {
+            run(&all.iter().map(String::as_str).collect::<Vec<_>>())
+        });
+        let output = ran.await.expect("no panic");
+        let text = [output.stdout, output.stderr].concat();
+        Said { code: output.status.code(), text: String::from_utf8_lossy(&text).into_owned() }
+    }
+}
+
 /// Runs the binary to its end with these arguments.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     command.args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
-async fn launch(setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
+async fn launch(setup: &Setup) -> (Child, [SocketAddr; 2], Option<SocketAddr>) {
     let log = File::create(setup.path("gateway.log")).expect("a log file");
     let mut child = with_many_descriptors(BINARY)
         .args(["serve", "--config"])
@@ -192,7 +218,7 @@ async fn launch(setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
         panic!("the gateway ended before it was ready:\n{log}\n{}", setup.toml());
     };
     let address = |key: &str| named_address(&line, key).unwrap_or_else(|| panic!("{key}: {line}"));
-    (child, address("https"), address("telemetry"))
+    (child, [address("https"), address("telemetry")], named_address(&line, "http"))
 }
 
 /// The address that `bindgate ready …` gives for this key.

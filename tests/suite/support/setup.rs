@@ -112,6 +112,12 @@ impl Setup {
         self
     }
 
+    /// With a control socket.
+    pub(crate) fn control_socket(&mut self) -> &mut Self {
+        let path = format!("{:?}", self.path("control.sock").display().to_string());
+        self.set("telemetry", "control_socket", &path)
+    }
+
     /// Removes a section.
     pub(crate) fn without(&mut self, section: &str) -> &mut Self {
         self.sections.remove(section);
