@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
-use crate::session::Sessions;
+use crate::session::{KeysMade, Sessions};
 use crate::throttle::LoginThrottle;
 use crate::token;
 
@@ -134,6 +134,11 @@ impl App {
             control: Some(control),
         };
         app.follow(&snapshot);
+        match app.services.sessions.keys_made() {
+            KeysMade::None => {}
+            KeysMade::First => app.note(Event::Keys, "made"),
+            KeysMade::Replaced => app.note(Event::Keys, "replaced"),
+        }
         app.note(Event::Start, "success");
         Ok(app)
     }
@@ -185,9 +190,13 @@ impl App {
         let listening = listening(&config)?;
         let snapshot = Arc::new(snapshot(config, &self.services.metrics)?);
         self.reload_audit(&snapshot.config)?;
+        let keys = self.services.sessions.version();
         if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
             self.reload_audit(&old.config)?;
             return Err(failed("token")(error));
+        }
+        if self.services.sessions.version() != keys {
+            self.note(Event::Keys, "reloaded");
         }
         self.services.throttle.reload(&snapshot.config.throttle);
         self.shared.listening.store(Arc::new(listening));
