@@ -33,8 +33,9 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let headers = &inbound.parts.headers;
+        let reading = loaded.credentials.read(headers, false);
         if inbound.parts.method == Method::POST {
-            own_proof(loaded, &inbound)?;
+            proved(loaded, &inbound, &reading)?;
         }
         let mut answer = if exchange.is_navigation && loaded.has_login_page() {
             let prefix = &loaded.snapshot.config.server.auth_prefix;
@@ -47,7 +48,7 @@ impl Gateway {
             return Ok(answer);
         }
         // Only what verifies may end a session; expired tokens do, forged ones do not.
-        if let Ok(credential) = loaded.credentials.read(headers, false).credential {
+        if let Ok(credential) = reading.credential {
             let pair = &credential.known.pair;
             match self.end_session(exchange, owner(pair), Reason::Logout).await {
                 // The logout took effect, even if its record could not be written.
@@ -92,12 +93,7 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let reading = loaded.credentials.read(&inbound.parts.headers, false);
-        match own_proof(loaded, &inbound) {
-            // Nobody else's page can set `Authorization`: such a token is proof by itself,
-            // unless the request says that it comes from elsewhere.
-            Err(Unproved::Absent) if carried_by_header(&reading) => {}
-            proof => proof?,
-        }
+        proved(loaded, &inbound, &reading)?;
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
         let sessions = Arc::clone(&self.services().sessions);
@@ -203,6 +199,16 @@ pub(super) enum Unproved {
 impl From<Unproved> for Refusal {
     fn from(_: Unproved) -> Self {
         Self::CsrfRejected
+    }
+}
+
+/// Like [`own_proof`], for a request that a session answers for. Nobody else's page can
+/// set `Authorization`: such a token is proof by itself, unless the request says that it
+/// comes from elsewhere.
+fn proved(loaded: &Loaded, inbound: &Inbound, reading: &Reading) -> Result<(), Refusal> {
+    match own_proof(loaded, inbound) {
+        Err(Unproved::Absent) if carried_by_header(reading) => Ok(()),
+        proof => Ok(proof?),
     }
 }
 
