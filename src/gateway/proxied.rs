@@ -62,9 +62,14 @@ impl Gateway {
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
+        let assertion = match (&upstream.assertions, permit.named()) {
+            (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
+            _ => None,
+        };
         let handshake = self.handshake(loaded, &mut inbound)?;
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
+        let permit = (permit, assertion);
         let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
         let response = self.send(upstream, exchange, request, &fault).await?;
         exchange.decision = decision;
@@ -274,7 +279,7 @@ fn upstream_request(
     upstream: &Upstream,
     exchange: &Exchange,
     inbound: &mut Inbound,
-    permit: Permit,
+    (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
     let incoming = inbound.body.take().filter(|body| !body.is_end_stream());
@@ -292,6 +297,7 @@ fn upstream_request(
         peer_is_trusted: exchange.peer_is_trusted,
         request_id: &exchange.request_id,
         authorization_is_ours: inbound.authorization_is_ours,
+        assertion,
         is_websocket: inbound.is_websocket,
     };
     let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;
