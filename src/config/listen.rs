@@ -28,6 +28,8 @@ pub struct Server {
     pub workers: usize,
     /// Path prefix of the gateway's own endpoints, without trailing slash.
     pub auth_prefix: String,
+    /// Origins whose pages may call with credentials, as browsers write them.
+    pub cors_origins: Vec<String>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -111,12 +113,19 @@ impl Server {
             "/auth".to_owned(),
             "The path below which the gateway's own endpoints are.",
         );
+        let cors_origins = r.or(
+            "cors_origins",
+            List { of: kind::calling_origin(), min: 0 },
+            Vec::new(),
+            "Other origins whose pages may call with the user's cookies, each exactly.",
+        );
         refuse_unbuilt_keys(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
         let doc = "Everything at the listener that has a limit.";
         let limits = r.section("limits", Presence::Optional, doc, Limits::read);
         note_proxies(r, &trusted_proxies, proxy_protocol);
+        note_plain_origins(r, &cors_origins);
         refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
         Some(Self {
             listen: listen?,
@@ -125,6 +134,7 @@ impl Server {
             proxy_protocol,
             workers,
             auth_prefix,
+            cors_origins,
             tls: tls?,
             limits: limits?,
         })
@@ -134,7 +144,6 @@ impl Server {
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("login_aliases", "further paths of the login");
-    r.unbuilt("cors_origins", "calls from other origins");
     r.unbuilt("jwks_listen", "the internal listener of assertion keys");
     r.unbuilt("jwks_allow", "the internal listener of assertion keys");
 }
@@ -145,6 +154,13 @@ fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
     }
     if proxy_protocol && trusted.is_empty() {
         r.note("proxy_protocol", "without effect, as trusted_proxies is empty");
+    }
+}
+
+fn note_plain_origins(r: &mut Reader<'_>, origins: &[String]) {
+    if let Some(origin) = origins.iter().find(|origin| origin.starts_with("http://")) {
+        let text = format!("{origin}: whoever can change its unencrypted pages acts as the user");
+        r.note("cors_origins", &text);
     }
 }
 

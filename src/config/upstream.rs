@@ -26,6 +26,8 @@ pub struct Upstream {
     pub allow_headers: Vec<HeaderName>,
     /// Whether `;` may stand in a path.
     pub path_parameters: bool,
+    /// Whether its answers of 5xx are replaced by ours.
+    pub hide_errors: bool,
     /// To open a connection.
     pub connect_timeout: Duration,
     /// From the request's last byte to the response's head.
@@ -78,7 +80,12 @@ impl Upstream {
             r.or("path_parameters", Boolean, false, "Whether a path may hold \";\".");
         check_managed(r, &set_headers, managed);
         r.unbuilt("assertion", "signed assertions for the upstream");
-        r.unbuilt("hide_errors", "replacing the upstream's error pages");
+        let hide_errors = r.or(
+            "hide_errors",
+            Boolean,
+            false,
+            "Whether its answers of 5xx are replaced by our JSON, with their status.",
+        );
         let (connect_timeout, response_timeout, idle_timeout) = read_timeouts(r);
         let connections = r.or(
             "connections",
@@ -97,6 +104,7 @@ impl Upstream {
             set_headers,
             allow_headers,
             path_parameters,
+            hide_errors,
             connect_timeout,
             response_timeout,
             idle_timeout,
