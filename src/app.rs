@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
-use crate::session::Sessions;
+use crate::session::{KeysMade, Sessions};
 use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token;
 
@@ -134,6 +134,11 @@ impl App {
             control: Some(control),
         };
         app.follow(&snapshot);
+        match app.services.sessions.keys_made() {
+            KeysMade::None => {}
+            KeysMade::First => app.note(Event::Keys, "made"),
+            KeysMade::Replaced => app.note(Event::Keys, "replaced"),
+        }
         app.note(Event::Start, "success");
         Ok(app)
     }
@@ -185,17 +190,27 @@ impl App {
         let listening = listening(&config)?;
         let Services { clock, metrics, .. } = &*self.services;
         let snapshot = Arc::new(snapshot(config, (clock, metrics), Some(&old.throttles))?);
-        self.services.sessions.reload(&snapshot.config.token).map_err(failed("token"))?;
-        let audit = self.services.audit.clone();
-        let telemetry = snapshot.config.telemetry.clone();
-        self.control()
-            .block_on(async move { audit.reload(&telemetry).await })
-            .map_err(failed("telemetry.audit_file"))?;
+        self.reload_audit(&snapshot.config)?;
+        let keys = self.services.sessions.version();
+        if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
+            self.reload_audit(&old.config)?;
+            return Err(failed("token")(error));
+        }
+        if self.services.sessions.version() != keys {
+            self.note(Event::Keys, "reloaded");
+        }
         self.services.throttle.reload(&snapshot.config.throttle);
         self.shared.listening.store(Arc::new(listening));
         self.services.snapshot.store(Arc::clone(&snapshot));
         self.follow(&snapshot);
         Ok(())
+    }
+
+    fn reload_audit(&self, config: &Config) -> Result<(), AppError> {
+        let (audit, telemetry) = (self.services.audit.clone(), config.telemetry.clone());
+        self.control()
+            .block_on(async move { audit.reload(&telemetry).await })
+            .map_err(failed("telemetry.audit_file"))
     }
 
     /// What goes with a snapshot: its directory's connection and its certificate's end.

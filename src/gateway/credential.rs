@@ -108,19 +108,27 @@ impl Credentials {
         Reading { credential, authorization_is_ours: ours }
     }
 
-    /// Two tokens must name one session; then the one in `Authorization` counts.
+    /// Two tokens must name one session; then the one in `Authorization` counts. Tokens of
+    /// one session have one context, so if only one of them fits the cookie, the other is
+    /// another session's.
     fn both(
         &self,
         bearer: &str,
         cookie: &[u8],
         context: &Found<'_>,
     ) -> Result<Credential, Refusal> {
-        let first = self.one(bearer.as_bytes(), context, Carrier::Authorization)?;
-        let second = self.one(cookie, context, Carrier::Cookie)?;
-        if first.known.pair.session() == second.known.pair.session() {
-            Ok(first)
-        } else {
-            Err(Refusal::InvalidToken)
+        let first = self.one(bearer.as_bytes(), context, Carrier::Authorization);
+        let second = self.one(cookie, context, Carrier::Cookie);
+        match (first, second) {
+            (Ok(first), Ok(second))
+                if first.known.pair.session() == second.known.pair.session() =>
+            {
+                Ok(first)
+            }
+            (Err(Refusal::ContextMismatch), Err(Refusal::ContextMismatch)) => {
+                Err(Refusal::ContextMismatch)
+            }
+            _ => Err(Refusal::InvalidToken),
         }
     }
 
@@ -168,7 +176,7 @@ fn header_value(text: &str) -> Result<HeaderValue, Refusal> {
 fn bearer_text(value: &HeaderValue) -> Option<&str> {
     let bytes = value.as_bytes();
     let (scheme, rest) = bytes.split_at_checked(6)?;
-    if !scheme.eq_ignore_ascii_case(b"bearer") || !rest.first().is_some_and(|b| b" \t".contains(b))
+    if !scheme.eq_ignore_ascii_case(b"bearer") || rest.first().is_some_and(|b| !b" \t".contains(b))
     {
         return None;
     }
@@ -275,6 +283,7 @@ mod tests {
     fn a_bearer_value_is_found_whatever_its_case_and_never_among_several() {
         assert!(matches!(bearer(&headers(&["Bearer abc"])), Bearer::One("abc")));
         assert!(matches!(bearer(&headers(&["bEARER   abc "])), Bearer::One("abc")));
+        assert!(matches!(bearer(&headers(&["Bearer"])), Bearer::One("")));
         assert!(matches!(bearer(&headers(&["Basic abc"])), Bearer::None));
         assert!(matches!(bearer(&headers(&["Bearerabc"])), Bearer::None));
         assert!(matches!(bearer(&headers(&["Basic a", "Bearer b"])), Bearer::Several));

@@ -10,13 +10,14 @@ use serde_json::json;
 use crate::audit::Event;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
+use crate::gateway::credential::Reading;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
-use crate::identity::SessionId;
+use crate::identity::{Role, SessionId, Subject};
 use crate::refusal::Refusal;
-use crate::session::{Admission, Reason};
+use crate::session::{Admission, Carrier, CheckedPair, Reason};
 use crate::wire::cookie::{self, Found};
 use crate::wire::csrf::{self, Proof};
 
@@ -32,8 +33,9 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let headers = &inbound.parts.headers;
+        let reading = loaded.credentials.read(headers, false);
         if inbound.parts.method == Method::POST {
-            own_proof(loaded, &inbound)?;
+            proved(loaded, &inbound, &reading)?;
         }
         let mut answer = if exchange.is_navigation && loaded.has_login_page() {
             let prefix = &loaded.snapshot.config.server.auth_prefix;
@@ -46,9 +48,9 @@ impl Gateway {
             return Ok(answer);
         }
         // Only what verifies may end a session; expired tokens do, forged ones do not.
-        if let Ok(credential) = loaded.credentials.read(headers, false).credential {
-            let session = credential.known.pair.session();
-            match self.end_session(exchange, session, Reason::Logout).await {
+        if let Ok(credential) = reading.credential {
+            let pair = &credential.known.pair;
+            match self.end_session(exchange, owner(pair), Reason::Logout).await {
                 // The logout took effect, even if its record could not be written.
                 Ok(()) | Err(Refusal::AuditUnavailable) => {}
                 Err(refusal) => return Err(refusal),
@@ -90,15 +92,15 @@ impl Gateway {
         exchange: &mut Exchange,
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
-        own_proof(loaded, &inbound)?;
         let reading = loaded.credentials.read(&inbound.parts.headers, false);
+        proved(loaded, &inbound, &reading)?;
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
         let sessions = Arc::clone(&self.services().sessions);
         match sessions.admit(&pair, carrier) {
             Admission::Ended => return Err(Refusal::SessionRevoked),
             Admission::Stolen => {
-                self.end_session(exchange, pair.session(), Reason::Stolen).await?;
+                self.end_session(exchange, owner(&pair), Reason::Stolen).await?;
                 return Err(Refusal::SessionRevoked);
             }
             Admission::Live(_)
@@ -139,8 +141,8 @@ impl Gateway {
     /// cannot be written.
     pub(crate) async fn end_session(
         &self,
-        exchange: &mut Exchange,
-        session: SessionId,
+        exchange: &Exchange,
+        (session, subject, role): (SessionId, &Subject, &Role),
         reason: Reason,
     ) -> Result<(), Refusal> {
         let sessions = Arc::clone(&self.services().sessions);
@@ -159,27 +161,63 @@ impl Gateway {
         let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
         let mut record = exchange.record(event, reason.label(), None);
         record.session = Some(*session.as_bytes());
+        record.subject = Some(subject.shared());
+        record.role = Some(role.shared());
         self.services().audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)
     }
 }
 
 /// Endpoints of ours that change state are refused on a failed proof; no proof at
 /// all is accepted when no cookie of ours came along.
-pub(super) fn own_proof(loaded: &Loaded, inbound: &Inbound) -> Result<(), Refusal> {
+pub(super) fn own_proof(loaded: &Loaded, inbound: &Inbound) -> Result<(), Unproved> {
     debug_assert!(gate::needs_proof(&inbound.parts.method, false));
     let headers = &inbound.parts.headers;
     let origins = &loaded.snapshot.config.server.cors_origins;
     match csrf::proof(headers, inbound.host.authority(), origins) {
         Proof::Given => Ok(()),
-        Proof::Failed => Err(Refusal::CsrfRejected),
+        Proof::Failed => Err(Unproved::Failed),
         Proof::Absent => {
             let names = &loaded.snapshot.config.cookie;
             let absent = |name| matches!(cookie::find(headers, name), Found::None);
             if absent(&names.context_name) && absent(&names.token_name) {
                 Ok(())
             } else {
-                Err(Refusal::CsrfRejected)
+                Err(Unproved::Absent)
             }
         }
     }
+}
+
+/// Why a request to an endpoint of ours does not prove where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproved {
+    /// It says that it comes from elsewhere.
+    Failed,
+    /// It says nothing, and a cookie of ours came along.
+    Absent,
+}
+
+impl From<Unproved> for Refusal {
+    fn from(_: Unproved) -> Self {
+        Self::CsrfRejected
+    }
+}
+
+/// Like [`own_proof`], for a request that a session answers for. Nobody else's page can
+/// set `Authorization`: such a token is proof by itself, unless the request says that it
+/// comes from elsewhere.
+fn proved(loaded: &Loaded, inbound: &Inbound, reading: &Reading) -> Result<(), Refusal> {
+    match own_proof(loaded, inbound) {
+        Err(Unproved::Absent) if carried_by_header(reading) => Ok(()),
+        proof => Ok(proof?),
+    }
+}
+
+fn carried_by_header(reading: &Reading) -> bool {
+    reading.credential.as_ref().is_ok_and(|credential| credential.carrier == Carrier::Authorization)
+}
+
+/// Whose session a pair belongs to.
+pub(super) fn owner(pair: &CheckedPair) -> (SessionId, &Subject, &Role) {
+    (pair.session(), pair.subject(), pair.role())
 }

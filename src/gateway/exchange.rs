@@ -17,6 +17,7 @@ use crate::ambient::{Entropy, EntropyFailed};
 use crate::audit::{Event, Record};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::{Decision, RouteMeter, method_label};
+use crate::gateway::unread::Unread;
 use crate::server::Peer;
 use crate::session::{RenewError, Renewed, VerifiedIdentity};
 use crate::wire::client;
@@ -35,8 +36,12 @@ pub(crate) struct Exchange {
     pub request_id: HeaderValue,
     /// Its method.
     pub method: Method,
+    /// The method of the request that another proxy asks about.
+    pub described: Option<Method>,
     /// Its method as a label.
     pub method_label: &'static str,
+    /// Its body, until it is taken by whoever reads it; a refusal leaves it unread.
+    pub body: Unread,
     /// Its path and query, as sent.
     pub target: Option<PathAndQuery>,
     /// Whose request it is: the peer, or whom a trusted proxy speaks for.
@@ -85,6 +90,8 @@ impl Exchange {
             began: Instant::now(),
             request_id: ids.of(&parts.headers, peer_is_trusted),
             method_label: method_label(&parts.method),
+            described: None,
+            body: Unread::of(parts),
             target: parts.uri.path_and_query().cloned(),
             client,
             peer: address,
@@ -112,7 +119,7 @@ impl Exchange {
         let mut record = Record {
             request_id: Some(self.request_id.clone()),
             client: Some(self.client),
-            method: Some(self.method.clone()),
+            method: Some(self.described.as_ref().unwrap_or(&self.method).clone()),
             path: self.target.clone(),
             route: Some(self.meter.label()),
             status,

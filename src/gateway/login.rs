@@ -3,8 +3,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
@@ -12,24 +14,28 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::audit::{Event, Record};
-use crate::directory::{Directory, Person, VerifyError};
+use crate::directory::{Directory, VerifyError};
 use crate::gateway::answer;
-use crate::gateway::body::{Body, BodyFault, read_bounded};
-use crate::gateway::endpoints::own_proof;
+use crate::gateway::body::{Body, BodyFault};
+use crate::gateway::endpoints::{own_proof, owner};
 use crate::gateway::exchange::Exchange;
 use crate::gateway::page;
+use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
+use crate::policy::Found;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{Opened, Origin, Reason};
 use crate::throttle::Attempt;
-use crate::wire::cookie::{self, Found};
+use crate::wire::cookie;
+use crate::wire::host::Host;
 use crate::wire::return_path;
+use crate::wire::target::Target;
 
 /// Largest body of a login, in bytes.
-const LOGIN_BYTES_MAX: usize = 16 * 1024;
+const LOGIN_BYTES_MAX: u64 = 16 * 1024;
 /// Longest user agent kept with a session, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 256;
 
@@ -62,11 +68,14 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        mut inbound: Inbound,
+        inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         own_proof(loaded, &inbound)?;
         let limits = &loaded.snapshot.config.server.limits;
-        let incoming = inbound.body.take().ok_or(Refusal::Internal)?;
+        if exchange.body.bytes_min() > LOGIN_BYTES_MAX {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let incoming = exchange.body.take().ok_or(Refusal::Internal)?;
         let body = read_bounded(incoming, LOGIN_BYTES_MAX, limits.body_idle_timeout).await;
         let body = Secret::new(body.map_err(|fault| match fault {
             BodyFault::TooLarge => Refusal::BodyTooLarge,
@@ -75,7 +84,10 @@ impl Gateway {
                 Refusal::BadRequest { reason: "The request's body ended before its end." }
             }
         })?);
-        let posted = posted(&inbound.parts.headers, body.expose())?;
+        let mut posted = posted(&inbound.parts.headers, body.expose())?;
+        // Without a login page there is nothing to go back to: a form is answered like JSON.
+        let form = posted.form.take().filter(|_| loaded.has_login_page());
+        posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let form = posted.form.clone().map(|back| (posted.username.clone(), back));
         match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
             Ok(opened) => {
@@ -83,11 +95,11 @@ impl Gateway {
                 Ok(welcome(loaded, exchange, &opened, back))
             }
             Err(refusal) => match form {
-                Some((name, back)) if loaded.has_login_page() => {
+                Some((name, back)) => {
                     exchange.decision = crate::gateway::Decision::Deny;
                     Ok(form_again(loaded, refusal, &name, &back))
                 }
-                _ => Err(refusal),
+                None => Err(refusal),
             },
         }
     }
@@ -185,7 +197,8 @@ impl Gateway {
         record.session = Some(*opened.session.as_bytes());
         if services.audit.durable(record).await.is_err() {
             // A login that nobody can account for is no login.
-            self.end_session(exchange, opened.session, Reason::Unrecorded).await?;
+            let whose = (opened.session, &opened.subject, &opened.role);
+            self.end_session(exchange, whose, Reason::Unrecorded).await?;
             return Err(Refusal::AuditUnavailable);
         }
         tracing::info!(
@@ -195,8 +208,7 @@ impl Gateway {
             "logged in"
         );
         if let Ok(previous) = loaded.credentials.read(headers, false).credential {
-            let session = previous.known.pair.session();
-            self.end_session(exchange, session, Reason::NewLogin).await?;
+            self.end_session(exchange, owner(&previous.known.pair), Reason::NewLogin).await?;
         }
         Ok(opened)
     }
@@ -212,11 +224,11 @@ impl Gateway {
             return Err(Refusal::NoRoute);
         }
         let query = inbound.target.query().unwrap_or_default();
-        let back = back_path(parameter(query, "rd").as_deref());
+        let back = back_path(loaded, &inbound.host, parameter(query, "rd").as_deref());
         let headers = &inbound.parts.headers;
         let names = &loaded.snapshot.config.cookie;
         let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-        let came = |name| !matches!(cookie::find(headers, name), Found::None);
+        let came = |name| !matches!(cookie::find(headers, name), cookie::Found::None);
         if is_cross_site
             && !came(&names.context_name)
             && !came(&names.token_name)
@@ -245,42 +257,65 @@ impl Gateway {
 async fn verify_and_open(
     services: Arc<crate::gateway::Services>,
     directory: Arc<Directory>,
-    (credentials, attempt): (Credentials, Attempt),
+    (credentials, mut attempt): (Credentials, Attempt),
     origin: Origin,
 ) -> Verdict {
-    let refused = |refusal, outcome, account| Verdict { result: Err(refusal), outcome, account };
-    let person: Person = match directory.verify(&credentials).await {
-        Ok(person) => person,
+    let (mut account, mut too_many) = (None, None);
+    let verified = directory
+        .verify_if(&credentials, |found| {
+            account = Some(found.to_owned());
+            too_many = attempt.of_account(found).err();
+            too_many.is_none()
+        })
+        .await;
+    let (refusal, outcome) = match verified {
+        Ok(person) => {
+            attempt.succeeded();
+            let whose = (person.subject, person.role, person.account);
+            match services.sessions.open(whose, origin).await {
+                Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },
+                Err(error) => {
+                    tracing::error!(%error, "a session could not be opened");
+                    (Refusal::StoreUnavailable, "store_unavailable")
+                }
+            }
+        }
+        Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
+    };
+    Verdict { result: Err(refusal), outcome, account }
+}
+
+/// Why somebody is turned away, and whether the try counts as a failure.
+fn turned_away(
+    error: VerifyError,
+    attempt: Attempt,
+    retry_after: Option<Duration>,
+) -> (Refusal, &'static str) {
+    match error {
         // The attempt is dropped here and stays counted.
-        Err(VerifyError::Rejected(rejection)) => {
-            return refused(Refusal::InvalidCredentials, rejection.label(), None);
-        }
-        Err(VerifyError::MustChange) => {
+        VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
+        VerifyError::MustChange => {
             attempt.succeeded();
-            return refused(Refusal::PasswordChangeRequired, "must_change", None);
+            (Refusal::PasswordChangeRequired, "must_change")
         }
-        Err(VerifyError::AccountUnavailable) => {
+        VerifyError::AccountUnavailable => {
             attempt.succeeded();
-            return refused(Refusal::AccountUnavailable, "account_unavailable", None);
+            (Refusal::AccountUnavailable, "account_unavailable")
         }
-        Err(VerifyError::NoRole { account, .. }) => {
+        VerifyError::NoRole { .. } => {
             attempt.succeeded();
-            return refused(Refusal::NoRole, "no_role", Some(account));
+            (Refusal::NoRole, "no_role")
         }
-        Err(VerifyError::Unavailable(error)) => {
+        VerifyError::Withheld => {
+            attempt.withdraw();
+            let retry_after = retry_after.unwrap_or_default();
+            (Refusal::TooManyAttempts { retry_after }, "throttled")
+        }
+        VerifyError::Unavailable(error) => {
             // An outage locks nobody out.
             attempt.withdraw();
             tracing::error!(%error, "the directory cannot answer");
-            return refused(Refusal::DirectoryUnavailable, "directory_unavailable", None);
-        }
-    };
-    attempt.succeeded();
-    let account = Some(person.account.clone());
-    match services.sessions.open((person.subject, person.role, person.account), origin).await {
-        Ok(opened) => Verdict { result: Ok(opened), outcome: "ok", account },
-        Err(error) => {
-            tracing::error!(%error, "a session could not be opened");
-            refused(Refusal::StoreUnavailable, "store_unavailable", account)
+            (Refusal::DirectoryUnavailable, "directory_unavailable")
         }
     }
 }
@@ -349,7 +384,7 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
         return Ok(Posted {
             username: parameter(text, "username").unwrap_or_default(),
             password: Secret::new(parameter(text, "password").unwrap_or_default()),
-            form: Some(back_path(parameter(text, "rd").as_deref())),
+            form: Some(parameter(text, "rd").unwrap_or_default()),
         });
     }
     if !essence.eq_ignore_ascii_case("application/json") {
@@ -372,8 +407,18 @@ fn parameter(encoded: &str, name: &str) -> Option<String> {
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-fn back_path(given: Option<&str>) -> String {
-    given.and_then(return_path::parse).unwrap_or_else(|| "/".to_owned())
+/// The return path: the one given, unless it leads elsewhere or to an endpoint of
+/// ours, which could log the person out again (`/auth/logout`).
+fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
+    let leads_to_us = |path: &String| {
+        let target = path.parse::<PathAndQuery>().ok().and_then(|path| Target::parse(&path).ok());
+        target.is_none_or(|target| {
+            let found = loaded.snapshot.routes.find(host.name(), "GET", &target);
+            matches!(found, Found::Own(_) | Found::OwnMethod { .. })
+        })
+    };
+    let path = given.and_then(return_path::parse).filter(|path| !leads_to_us(path));
+    path.unwrap_or_else(|| "/".to_owned())
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<String> {

@@ -17,6 +17,7 @@ mod preflight;
 mod protection;
 mod proxied;
 mod shape;
+mod unread;
 mod verify_endpoint;
 mod websocket;
 mod worker;
@@ -28,13 +29,15 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
+use crate::config::Limits;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
@@ -52,13 +55,11 @@ const RENEWAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What stays as it is in the return path's query parameter.
 const RETURN_PATH: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// A request after its target and host were judged.
 pub(crate) struct Inbound {
     parts: Parts,
-    /// Taken by whoever reads it; a refusal leaves it unread.
-    body: Option<Incoming>,
     peer: Rc<Peer>,
     target: Target,
     host: Host,
@@ -73,7 +74,8 @@ impl Service for Gateway {
         let loaded = self.loaded();
         let (parts, body) = request.into_parts();
         let mut exchange = self.exchange(&loaded, &parts, &peer);
-        let result = self.judge(&loaded, &mut exchange, (parts, body), peer).await;
+        exchange.body.put(body);
+        let result = self.judge(&loaded, &mut exchange, parts, peer).await;
         let mut answer =
             result.unwrap_or_else(|refusal| self.refuse(&loaded, &mut exchange, refusal));
         self.finish(&loaded, &mut exchange, &mut answer).await;
@@ -87,15 +89,14 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        (parts, body): (Parts, Incoming),
+        parts: Parts,
         peer: Rc<Peer>,
     ) -> Result<Response<Body>, Refusal> {
-        let parsed = parse(&parts, loaded.snapshot.config.server.limits.header_bytes);
+        let parsed = parse(&parts, &loaded.snapshot.config.server.limits);
         let (host, target) = parsed.inspect_err(|_| peer.close_after_answer())?;
         let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
         let inbound = Inbound {
             parts,
-            body: Some(body),
             peer,
             target,
             host,
@@ -143,6 +144,7 @@ impl Gateway {
     /// that wants a page and has no session is sent to the login page instead.
     fn refuse(&self, loaded: &Loaded, exchange: &mut Exchange, refusal: Refusal) -> Response<Body> {
         let own = exchange.decision == Decision::Own;
+        let below_prefix = loaded.is_below_prefix(exchange);
         exchange.decision = Decision::Deny;
         let facts = refusal.facts();
         log_refusal(exchange, refusal);
@@ -159,7 +161,7 @@ impl Gateway {
         if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
             return answer::see_other(&loaded.login_location(exchange));
         }
-        answer::refusal(refusal, own)
+        answer::refusal(refusal, own || below_prefix)
     }
 
     /// What every answer gets: its id, its cookies, what browsers are told, and its count.
@@ -184,15 +186,31 @@ impl Gateway {
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        if matches!(answer.body(), Body::Own(_)) {
+            exchange.meter.observe(exchange.began);
+            if exchange.method == Method::HEAD {
+                leave_body_out(answer);
+            }
+        }
+        exchange.body.discard();
+    }
+}
+
+/// Says how long the body would be and sends none. hyper does so by itself over
+/// HTTP/1 only; over HTTP/2 a body in answer to HEAD is a protocol error.
+fn leave_body_out(answer: &mut Response<Body>) {
+    if let Some(length) = answer.body().size_hint().exact().filter(|length| *length > 0) {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *answer.body_mut() = Body::empty();
     }
 }
 
 /// Host, framing and target, each judged before anything else is looked at.
-fn parse(parts: &Parts, header_bytes_max: usize) -> Result<(Host, Target), Refusal> {
+fn parse(parts: &Parts, limits: &Limits) -> Result<(Host, Target), Refusal> {
     let bad = |reason| Refusal::BadRequest { reason };
     let header_bytes: usize =
         parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if header_bytes > header_bytes_max {
+    if header_bytes > limits.header_bytes || parts.headers.len() > limits.header_count {
         return Err(Refusal::HeadersTooLarge);
     }
     headers::check_framing(parts).map_err(bad)?;

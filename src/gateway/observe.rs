@@ -69,6 +69,11 @@ impl RouteMeter {
         Arc::clone(&self.label)
     }
 
+    /// Observes a request that began then and whose answer is whole.
+    pub(crate) fn observe(&self, began: Instant) {
+        self.duration.observe(began.elapsed().as_secs_f64());
+    }
+
     /// Counts one answer.
     pub fn count(&self, method: &'static str, status: u16, decision: Decision) {
         let key = (method, status, decision);
@@ -100,6 +105,6 @@ impl Finish {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.meter.duration.observe(self.began.elapsed().as_secs_f64());
+        self.meter.observe(self.began);
     }
 }

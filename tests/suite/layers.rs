@@ -19,7 +19,8 @@ const LAYERS: &[&[&str]] = &[
     &["server", "upstream"],
     &["admin", "gateway"],
     &["app"],
-    &["cli", "demo"],
+    &["demo"],
+    &["cli"],
     &["main"],
 ];
 

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use crate::support::eventually_async;
 use crate::support::gateway::run;
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{ADMIN, TRACER, World, log_in};
@@ -84,6 +85,10 @@ async fn metrics_pass_promtool_and_have_moved() {
 #[tokio::test]
 async fn telemetry_is_chosen_by_path_alone_and_never_on_the_public_port() {
     let world = World::start().await;
+    eventually_async("the directory answered once", async || {
+        (world.gateway.telemetry("/readyz").await.status == 200).then_some(())
+    })
+    .await;
     for (path, status) in [
         ("/healthz", 200),
         ("/readyz", 200),

@@ -46,7 +46,7 @@ fn forgiving(target: &str) -> String {
     let folded = decoded.replace('\\', "/").replace('\0', "").to_lowercase();
     let mut segments: Vec<&str> = Vec::new();
     for segment in folded.split('/') {
-        let segment = segment.split(';').next().unwrap_or_default().trim();
+        let segment = segment.split(';').next().unwrap_or_default();
         match segment {
             "" | "." => {}
             ".." => drop(segments.pop()),
