@@ -14,7 +14,7 @@ use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
@@ -84,9 +84,10 @@ impl Gateway {
         let body_bytes = shape::body_bytes(config, route);
         let (request, fault) =
             upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
+        exchange.forwarding = slot;
+        exchange.decision = decision;
         let patience = shape::response_timeout(config, route);
         let response = self.send((upstream, patience), exchange, request, &fault).await?;
-        exchange.decision = decision;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
         let answer = if settings.hide_errors && response.status().is_server_error() {
             shape::hidden_error(exchange, &response)
@@ -96,11 +97,11 @@ impl Gateway {
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
-        if let Some(slot) = slot {
+        if let Some(slot) = exchange.forwarding.take() {
             let status = Some(answer.status().as_u16());
             slot.record(exchange.record(Event::Request, decision.label(), status));
         }
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         Ok(answer)
     }
 
