@@ -27,5 +27,6 @@ mod reload;
 mod renewal;
 mod server;
 mod smuggling;
+mod starts;
 mod streaming;
 mod support;
