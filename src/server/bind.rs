@@ -35,7 +35,7 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> io::Result<Bound> {
         let beside_ipv4 = addresses.iter().any(|a| a.is_ipv4() && a.port() == address.port());
         let mut actual = *address;
         for listeners in &mut bound.workers {
-            let listener = listen(actual, beside_ipv4).map_err(|error| named(error, actual))?;
+            let listener = listen(actual, beside_ipv4).map_err(|error| named(&error, actual))?;
             actual = listener.local_addr()?;
             listeners.push(listener);
         }
@@ -45,7 +45,7 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> io::Result<Bound> {
 }
 
 /// Says which address it was.
-fn named(error: io::Error, address: SocketAddr) -> io::Error {
+fn named(error: &io::Error, address: SocketAddr) -> io::Error {
     io::Error::new(error.kind(), format!("{address}: {error}"))
 }
 
