@@ -23,10 +23,13 @@ use crate::gateway::worker::{Loaded, Upstream};
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Route;
 use crate::refusal::Refusal;
-use crate::server::Peer;
+use crate::server::{Peer, Revocable};
 use crate::session::{Admission, Carrier, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
+
+/// An answer of no more bytes is never waited for by a client that does not read.
+const BUFFERED_BYTES: u64 = 16 * 1024;
 
 /// Which renewals of a token a request may bring about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -282,6 +285,14 @@ impl Gateway {
             return Ok(Response::from_parts(parts, Body::empty()));
         }
         filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, is_public);
+        // What is small lies whole in the buffers; the rest must end even if nobody reads it.
+        if let Some(identity) = exchange.identity.clone()
+            && body.size_hint().upper().is_none_or(|bytes| bytes > BUFFERED_BYTES)
+        {
+            let clock = self.services().clock.clone();
+            let revocable = Revocable::new(move || identity.has_ended(clock.now()));
+            parts.extensions.insert(revocable);
+        }
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
         Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
     }
