@@ -25,6 +25,7 @@ mod recorded;
 mod refusal;
 mod reload;
 mod renewal;
+mod rules;
 mod server;
 mod smuggling;
 mod starts;
