@@ -7,14 +7,14 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use crate::audit::Event;
+use crate::audit::{Event, Record};
 use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::credential::Reading;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate;
 use crate::gateway::worker::Loaded;
-use crate::gateway::{Gateway, Inbound};
+use crate::gateway::{Gateway, Inbound, Services};
 use crate::identity::{Role, SessionId, Subject};
 use crate::refusal::Refusal;
 use crate::session::{Admission, Carrier, CheckedPair, Reason};
@@ -138,32 +138,48 @@ impl Gateway {
     }
 
     /// Ends a session for good, with its record; the end holds even when the record
-    /// cannot be written.
+    /// cannot be written. On the control runtime, so that a client that goes away cuts
+    /// nothing off.
     pub(crate) async fn end_session(
         &self,
         exchange: &Exchange,
-        (session, subject, role): (SessionId, &Subject, &Role),
+        whose: (SessionId, &Subject, &Role),
         reason: Reason,
     ) -> Result<(), Refusal> {
-        let sessions = Arc::clone(&self.services().sessions);
-        let ended =
-            self.services().control.spawn(async move { sessions.end(session, reason).await });
-        let was_live = match ended.await.map_err(|_| Refusal::Internal)? {
-            Ok(was_live) => was_live,
-            Err(error) => {
-                tracing::error!(%session, %error, "a session could not be ended");
-                return Err(Refusal::StoreUnavailable);
-            }
-        };
-        if !was_live {
-            return Ok(());
+        let record = ending_record(exchange, whose, reason);
+        let ending = end_and_record(Arc::clone(self.services()), whose.0, reason, record);
+        self.services().control.spawn(ending).await.map_err(|_| Refusal::Internal)?
+    }
+}
+
+/// The record of a session's end.
+pub(super) fn ending_record(
+    exchange: &Exchange,
+    (session, subject, role): (SessionId, &Subject, &Role),
+    reason: Reason,
+) -> Record {
+    let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
+    let mut record = exchange.record(event, reason.label(), None);
+    record.session = Some(*session.as_bytes());
+    record.subject = Some(subject.shared());
+    record.role = Some(role.shared());
+    record
+}
+
+/// Ends a session, then records that it ended, if it was live.
+pub(super) async fn end_and_record(
+    services: Arc<Services>,
+    session: SessionId,
+    reason: Reason,
+    record: Record,
+) -> Result<(), Refusal> {
+    match services.sessions.end(session, reason).await {
+        Ok(true) => services.audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable),
+        Ok(false) => Ok(()),
+        Err(error) => {
+            tracing::error!(%session, %error, "a session could not be ended");
+            Err(Refusal::StoreUnavailable)
         }
-        let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
-        let mut record = exchange.record(event, reason.label(), None);
-        record.session = Some(*session.as_bytes());
-        record.subject = Some(subject.shared());
-        record.role = Some(role.shared());
-        self.services().audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)
     }
 }
 

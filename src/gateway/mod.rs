@@ -12,6 +12,7 @@ mod gate;
 mod lifetime;
 mod login;
 mod observe;
+mod opening;
 pub mod page;
 mod proxied;
 mod unread;
@@ -35,7 +36,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
 use crate::config::Limits;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
 use crate::gateway::worker::Loaded;
@@ -141,15 +142,17 @@ impl Gateway {
         exchange.decision = Decision::Deny;
         let facts = refusal.facts();
         log_refusal(exchange, refusal);
-        if !exchange.is_recorded {
+        if exchange.progress < Progress::Recorded {
             let record = exchange.record(Event::Refusal, facts.code, Some(facts.status));
-            if exchange.identity.is_some() {
+            if let Some(slot) = exchange.forwarding.take() {
+                slot.record(record);
+            } else if exchange.identity.is_some() {
                 // The refusal stands even when its record does not.
                 let _ = self.queue().reserve().map(|slot| slot.record(record));
             } else {
                 self.services().audit.refusal(exchange.client, record);
             }
-            exchange.is_recorded = true;
+            exchange.progress = Progress::Recorded;
         }
         if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
             return answer::see_other(&loaded.login_location(exchange));
@@ -178,6 +181,7 @@ impl Gateway {
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        exchange.progress = Progress::Answered;
         if matches!(answer.body(), Body::Own(_)) {
             exchange.meter.observe(exchange.began);
             if exchange.method == Method::HEAD {

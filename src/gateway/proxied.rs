@@ -13,7 +13,7 @@ use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
@@ -81,18 +81,19 @@ impl Gateway {
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
         let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
-        let response = self.send(upstream, exchange, request, &fault).await?;
+        exchange.forwarding = slot;
         exchange.decision = decision;
+        let response = self.send(upstream, exchange, request, &fault).await?;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
         let answer = self.answer(loaded, exchange, route.is_public(), (response, tunnel))?;
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
-        if let Some(slot) = slot {
+        if let Some(slot) = exchange.forwarding.take() {
             let status = Some(answer.status().as_u16());
             slot.record(exchange.record(Event::Request, decision.label(), status));
         }
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         Ok(answer)
     }
 
