@@ -77,7 +77,7 @@ impl Gateway {
         exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
-        let handshake = self.handshake(loaded, &mut inbound)?;
+        let handshake = self.handshake(loaded, exchange, &mut inbound)?;
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
         let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
@@ -205,10 +205,15 @@ impl Gateway {
     fn handshake(
         &self,
         loaded: &Loaded,
+        exchange: &Exchange,
         inbound: &mut Inbound,
     ) -> Result<Option<Handshake>, Refusal> {
         if !inbound.is_websocket {
             return Ok(None);
+        }
+        // An upstream that upgrades could take the body for frames.
+        if exchange.body.is_there() {
+            return Err(Refusal::BadRequest { reason: "A WebSocket handshake has no body." });
         }
         let max = loaded.snapshot.config.server.limits.websockets;
         let Some(slot) = self.services().websockets.take(max) else {

@@ -10,6 +10,7 @@ mod browser;
 mod crash;
 mod csrf;
 mod demo;
+mod deploy;
 mod directory;
 mod directory_failure;
 mod endpoints;

@@ -45,8 +45,10 @@ fn every_rule_names_tests_that_exist() {
         for name in tests.split(", ") {
             let name = name.trim_matches('`');
             let is_test = code.match_indices(&format!("fn {name}(")).any(|(at, _)| {
-                let above = code[..at].lines().rev().skip(1);
-                above.take_while(|line| !line.trim().is_empty()).any(|line| line.contains("test"))
+                let own_line = usize::from(!code[..at].ends_with('\n'));
+                let above = code[..at].lines().rev().skip(own_line).take(4);
+                let mut attributes = above.take_while(|line| !line.trim().ends_with('}'));
+                attributes.any(|line| line.contains("test"))
             });
             assert!(is_test, "rule {number}: no test {name}");
         }
