@@ -1,6 +1,6 @@
 //! `[server]` and `[server.tls]`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +28,10 @@ pub struct Server {
     pub workers: usize,
     /// Path prefix of the gateway's own endpoints, without trailing slash.
     pub auth_prefix: String,
+    /// Where the keys of internal assertions are told, if there are any.
+    pub jwks_listen: SocketAddr,
+    /// Who may ask there besides this machine.
+    pub jwks_allow: Vec<IpNet>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -112,6 +116,7 @@ impl Server {
             "The path below which the gateway's own endpoints are.",
         );
         refuse_unbuilt_keys(r);
+        let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
         let doc = "Everything at the listener that has a limit.";
@@ -125,6 +130,8 @@ impl Server {
             proxy_protocol,
             workers,
             auth_prefix,
+            jwks_listen,
+            jwks_allow,
             tls: tls?,
             limits: limits?,
         })
@@ -135,8 +142,29 @@ fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("login_aliases", "further paths of the login");
     r.unbuilt("cors_origins", "calls from other origins");
-    r.unbuilt("jwks_listen", "the internal listener of assertion keys");
-    r.unbuilt("jwks_allow", "the internal listener of assertion keys");
+}
+
+fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {
+    let listen = r.or(
+        "jwks_listen",
+        kind::socket_address(),
+        (Ipv4Addr::LOCALHOST, 9465).into(),
+        "The address of the keys of internal assertions, in plain HTTP; opened if there are any.",
+    );
+    let allow = r.or(
+        "jwks_allow",
+        List { of: kind::network(), min: 0 },
+        Vec::new(),
+        "Who may fetch those keys besides this machine.",
+    );
+    if !listen.ip().to_canonical().is_loopback() && !r.given("jwks_allow") {
+        let allowed = "a loopback address, or server.jwks_allow with those who may ask".to_owned();
+        r.problem("jwks_listen", listen.to_string(), allowed);
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        r.note("jwks_allow", "everybody may fetch the keys of internal assertions");
+    }
+    (listen, allow)
 }
 
 fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {

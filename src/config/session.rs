@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::kind::{self, Choice, Whole, show_duration};
 use super::reader::Reader;
 
+/// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
+pub const SESSION_TYP: &str = "bindgate-session+jwt";
+
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -26,7 +29,7 @@ pub struct Token {
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenAlgorithm {
     /// HMAC with SHA-256.
     Hs256,

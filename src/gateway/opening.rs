@@ -7,12 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Directory, VerifyError};
+use crate::directory::{Directory, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::endpoints::end_and_record;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
-use crate::session::{Opened, Origin, Reason};
+use crate::session::{self, Opened, Origin, Reason};
 use crate::throttle::Attempt;
 
 /// A login whose attempt is counted and whose directory has not been asked yet.
@@ -117,8 +117,9 @@ async fn verify_and_open(
     let (refusal, outcome) = match verified {
         Ok(person) => {
             attempt.succeeded();
-            let whose = (person.subject, person.role, person.account);
-            match services.sessions.open(whose, origin).await {
+            let Person { subject, role, account: name, attributes } = person;
+            let person = session::Person { subject, role, account: name, attributes };
+            match services.sessions.open(person, origin).await {
                 Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },
                 Err(error) => {
                     tracing::error!(%error, "a session could not be opened");

@@ -77,9 +77,14 @@ impl Gateway {
         exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
+        let assertion = match (&upstream.assertions, permit.named()) {
+            (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
+            _ => None,
+        };
         let handshake = self.handshake(loaded, exchange, &mut inbound)?;
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
+        let permit = (permit, assertion);
         let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
         exchange.forwarding = slot;
         exchange.decision = decision;
@@ -309,7 +314,7 @@ fn upstream_request(
     upstream: &Upstream,
     exchange: &mut Exchange,
     inbound: &mut Inbound,
-    permit: Permit,
+    (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
     let incoming = exchange.body.take().filter(|body| !body.is_end_stream());
@@ -327,6 +332,7 @@ fn upstream_request(
         peer_is_trusted: exchange.peer_is_trusted,
         request_id: &exchange.request_id,
         authorization_is_ours: inbound.authorization_is_ours,
+        assertion,
         is_websocket: inbound.is_websocket,
     };
     let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;
