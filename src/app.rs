@@ -107,6 +107,7 @@ impl App {
                 metrics.clone(),
                 readiness.clone(),
             ))
+            .map_err(|error| format!("{}: {error}", snapshot.config.telemetry.listen))
             .map_err(failed("telemetry.listen"))?;
         let shared = ServerShared {
             listening: Arc::new(ArcSwap::from_pointee(listening(&snapshot.config)?)),
