@@ -14,6 +14,7 @@ impl Config {
                 self.server.plain_http_listen == new.server.plain_http_listen,
             ),
             ("server.workers", self.server.workers == new.server.workers),
+            ("server.jwks_listen", self.jwks_address() == new.jwks_address()),
             ("telemetry.listen", self.telemetry.listen == new.telemetry.listen),
             (
                 "telemetry.control_socket",

@@ -3,6 +3,7 @@
 //! and what is not explicitly allowed is refused.
 
 mod answer;
+mod assertion;
 mod body;
 mod credential;
 mod endpoints;
@@ -13,10 +14,15 @@ mod gate;
 mod lifetime;
 mod login;
 mod observe;
+mod opening;
 pub mod page;
 mod plain;
+mod preflight;
+mod protection;
 mod proxied;
 mod session_limit;
+mod shape;
+mod unread;
 mod verify_endpoint;
 mod websocket;
 mod worker;
@@ -29,21 +35,23 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
 use crate::config::Limits;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
 use crate::gateway::worker::Loaded;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::server::{Peer, Service};
+use crate::wire::cors;
 use crate::wire::headers;
 use crate::wire::host::Host;
 use crate::wire::target::Target;
@@ -58,8 +66,6 @@ const RETURN_PATH: &AsciiSet =
 /// A request after its target and host were judged.
 pub(crate) struct Inbound {
     parts: Parts,
-    /// Taken by whoever reads it; a refusal leaves it unread.
-    body: Option<Incoming>,
     peer: Rc<Peer>,
     target: Target,
     host: Host,
@@ -74,7 +80,8 @@ impl Service for Gateway {
         let loaded = self.loaded();
         let (parts, body) = request.into_parts();
         let mut exchange = self.exchange(&loaded, &parts, &peer);
-        let result = self.judge(&loaded, &mut exchange, (parts, body), peer).await;
+        exchange.body.put(body);
+        let result = self.judge(&loaded, &mut exchange, parts, peer).await;
         let mut answer =
             result.unwrap_or_else(|refusal| self.refuse(&loaded, &mut exchange, refusal));
         self.finish(&loaded, &mut exchange, &mut answer).await;
@@ -88,7 +95,7 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        (parts, body): (Parts, Incoming),
+        parts: Parts,
         peer: Rc<Peer>,
     ) -> Result<Response<Body>, Refusal> {
         let parsed = parse(&parts, &loaded.snapshot.config.server.limits);
@@ -97,13 +104,15 @@ impl Gateway {
         let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
         let inbound = Inbound {
             parts,
-            body: Some(body),
             peer,
             target,
             host,
             is_websocket: false,
             authorization_is_ours: false,
         };
+        if let Some(answer) = Self::preflight(loaded, exchange, &inbound) {
+            return answer;
+        }
         match found {
             Found::Own(endpoint) => {
                 exchange.meter = loaded.own_meter(endpoint);
@@ -134,7 +143,7 @@ impl Gateway {
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,
             OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
             OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
-            OwnEndpoint::Jwks => Ok(self.jwks()),
+            OwnEndpoint::Jwks => Ok(self.jwks(loaded)),
         }
     }
 
@@ -142,26 +151,29 @@ impl Gateway {
     /// that wants a page and has no session is sent to the login page instead.
     fn refuse(&self, loaded: &Loaded, exchange: &mut Exchange, refusal: Refusal) -> Response<Body> {
         let own = exchange.decision == Decision::Own;
+        let below_prefix = loaded.is_below_prefix(exchange);
         exchange.decision = Decision::Deny;
         let facts = refusal.facts();
         log_refusal(exchange, refusal);
-        if !exchange.is_recorded {
+        if exchange.progress < Progress::Recorded {
             let record = exchange.record(Event::Refusal, facts.code, Some(facts.status));
-            if exchange.identity.is_some() {
+            if let Some(slot) = exchange.forwarding.take() {
+                slot.record(record);
+            } else if exchange.identity.is_some() {
                 // The refusal stands even when its record does not.
                 let _ = self.queue().reserve().map(|slot| slot.record(record));
             } else {
                 self.services().audit.refusal(exchange.client, record);
             }
-            exchange.is_recorded = true;
+            exchange.progress = Progress::Recorded;
         }
         if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
             return answer::see_other(&loaded.login_location(exchange));
         }
-        answer::refusal(refusal, own)
+        answer::refusal(refusal, own || below_prefix)
     }
 
-    /// What every answer over TLS gets: a renewed token, and HSTS.
+    /// What every answer over TLS gets: a renewed token, and what browsers are told.
     async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
         if let Some(renewal) = exchange.renewal.take()
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -169,8 +181,10 @@ impl Gateway {
         {
             loaded.set_token_cookie(exchange, &renewed.token);
         }
-        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
-            answer.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        let headers = answer.headers_mut();
+        loaded.protection.complete(headers);
+        if !loaded.snapshot.config.server.cors_origins.is_empty() {
+            cors::state(exchange.allowed_origin.take(), headers);
         }
         Self::complete(exchange, answer);
     }
@@ -187,9 +201,23 @@ impl Gateway {
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        exchange.progress = Progress::Answered;
         if matches!(answer.body(), Body::Own(_)) {
             exchange.meter.observe(exchange.began);
+            if exchange.method == Method::HEAD {
+                leave_body_out(answer);
+            }
         }
+        exchange.body.discard();
+    }
+}
+
+/// Says how long the body would be and sends none. hyper does so by itself over
+/// HTTP/1 only; over HTTP/2 a body in answer to HEAD is a protocol error.
+fn leave_body_out(answer: &mut Response<Body>) {
+    if let Some(length) = answer.body().size_hint().exact().filter(|length| *length > 0) {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *answer.body_mut() = Body::empty();
     }
 }
 

@@ -71,8 +71,9 @@ impl Service for PlainHttp {
 
     async fn handle(self: Rc<Self>, request: Request<Incoming>, peer: Rc<Peer>) -> Response<Body> {
         let loaded = self.0.loaded();
-        let (parts, _unread) = request.into_parts();
+        let (parts, body) = request.into_parts();
         let mut exchange = self.0.exchange(&loaded, &parts, &peer);
+        exchange.body.put(body);
         exchange.meter = loaded.plain_meter();
         let judged = self.judge(&loaded, &mut exchange, &parts).await;
         let mut answer = judged.unwrap_or_else(|refusal| {

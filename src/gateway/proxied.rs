@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -13,20 +14,34 @@ use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
-use crate::gateway::exchange::Exchange;
-use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
+use crate::gateway::exchange::{Exchange, Progress};
+use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
 use crate::gateway::observe::{Decision, Finish};
+use crate::gateway::shape;
 use crate::gateway::websocket::{self, Tunnel, WebSocketSlot};
 use crate::gateway::worker::{Loaded, Upstream};
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Route;
 use crate::refusal::Refusal;
-use crate::server::Peer;
+use crate::server::{Peer, Revocable};
 use crate::session::{Admission, Carrier, Presence, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
+
+/// An answer of no more bytes is never waited for by a client that does not read.
+const BUFFERED_BYTES: u64 = 16 * 1024;
+
+/// Which renewals of a token a request may bring about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewals {
+    /// It may be forged.
+    None,
+    /// What is past `exp` means nobody.
+    InPassing,
+    All,
+}
 
 /// What a WebSocket needs besides its request.
 struct Handshake {
@@ -49,43 +64,60 @@ impl Gateway {
         if inbound.target.has_path_parameters() && !settings.path_parameters {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
-        if content_length(&inbound.parts.headers) > Some(config.server.limits.body_bytes) {
+        if content_length(&inbound.parts.headers) > Some(shape::body_bytes(config, route)) {
             return Err(Refusal::BodyTooLarge);
         }
         if route.passive {
             exchange.presence = Presence::Passive;
         }
         let slot = self.audit_slot(loaded)?;
+        let origins = &config.server.cors_origins;
         inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
         let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public());
         inbound.authorization_is_ours = reading.authorization_is_ours;
         let proof = gate::needs_proof(&inbound.parts.method, inbound.is_websocket)
-            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), &[]));
+            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), origins));
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
+        // Known to a refusal's record too.
+        exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
-        let handshake = self.handshake(loaded, &mut inbound)?;
+        let handshake = self.handshake(loaded, exchange, &mut inbound)?;
+        shape::throttle(loaded, exchange, route)?;
+        let assertion = match (&upstream.assertions, permit.named()) {
+            (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
+            _ => None,
+        };
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
-        let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
-        let response = self.send(upstream, exchange, request, &fault).await?;
+        let body_bytes = shape::body_bytes(config, route);
+        let permit = (permit, assertion);
+        let (request, fault) =
+            upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
+        exchange.forwarding = slot;
         exchange.decision = decision;
+        let patience = shape::response_timeout(config, route);
+        let response = self.send((upstream, patience), exchange, request, &fault).await?;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
-        let answer = self.answer(loaded, exchange, route.is_public(), (response, tunnel))?;
+        let answer = if settings.hide_errors && response.status().is_server_error() {
+            shape::hidden_error(exchange, &response)
+        } else {
+            self.answer(loaded, exchange, route.is_public(), (response, tunnel))?
+        };
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
-        if let Some(slot) = slot {
+        if let Some(slot) = exchange.forwarding.take() {
             let status = Some(answer.status().as_u16());
             slot.record(exchange.record(Event::Request, decision.label(), status));
         }
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         Ok(answer)
     }
 
     /// A place in the audit queue for this request's record, before anything is done.
-    fn audit_slot(&self, loaded: &Loaded) -> Result<Option<Slot>, Refusal> {
+    pub(crate) fn audit_slot(&self, loaded: &Loaded) -> Result<Option<Slot>, Refusal> {
         if !self.services().audit.is_available() {
             return Err(Refusal::AuditUnavailable);
         }
@@ -109,7 +141,12 @@ impl Gateway {
                 let unproved = credential.carrier == Carrier::Cookie
                     && !matches!(proof, None | Some(Proof::Given));
                 // Without proof nothing is renewed either: the request may be forged.
-                self.admit(loaded, exchange, credential, !is_public && !unproved).await
+                let renewals = match (unproved, is_public) {
+                    (true, _) => Renewals::None,
+                    (false, true) => Renewals::InPassing,
+                    (false, false) => Renewals::All,
+                };
+                self.admit(loaded, exchange, credential, renewals).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -128,20 +165,21 @@ impl Gateway {
         loaded: &Loaded,
         exchange: &mut Exchange,
         credential: Credential,
-        may_renew: bool,
+        renewals: Renewals,
     ) -> Result<Caller, Refusal> {
         let sessions = &self.services().sessions;
         let Credential { known, carrier } = credential;
         let presence = exchange.presence;
         let identity = match sessions.admit(&known.pair, carrier, presence) {
             Admission::Live(identity) => identity,
+            Admission::RenewInPassing(identity) if renewals == Renewals::None => identity,
             Admission::RenewInPassing(identity) => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
                 let renewal = async move { sessions.renew(&pair, carrier, presence).await };
                 exchange.renewal = Some(self.services().control.spawn(renewal));
                 identity
             }
-            Admission::RenewFirst if may_renew => {
+            Admission::RenewFirst if renewals == Renewals::All => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
                 let renewal = async move { sessions.renew(&pair, carrier, presence).await };
                 let renewed = self.services().control.spawn(renewal).await;
@@ -187,10 +225,15 @@ impl Gateway {
     fn handshake(
         &self,
         loaded: &Loaded,
+        exchange: &Exchange,
         inbound: &mut Inbound,
     ) -> Result<Option<Handshake>, Refusal> {
         if !inbound.is_websocket {
             return Ok(None);
+        }
+        // An upstream that upgrades could take the body for frames.
+        if exchange.body.is_there() {
+            return Err(Refusal::BadRequest { reason: "A WebSocket handshake has no body." });
         }
         let max = loaded.snapshot.config.server.limits.websockets;
         let Some(slot) = self.services().websockets.take(max) else {
@@ -207,19 +250,19 @@ impl Gateway {
     /// session lives.
     async fn send(
         &self,
-        upstream: &Upstream,
+        (upstream, patience): (&Upstream, Option<Duration>),
         exchange: &mut Exchange,
         request: UpstreamRequest,
         fault: &FaultCell,
     ) -> Result<Response<Received>, Refusal> {
         let began = Instant::now();
         let sent = match exchange.identity.clone() {
-            None => upstream.pool.send(request).await,
+            None => upstream.pool.send_within(request, patience).await,
             Some(identity) => {
                 let mut watch = SessionWatch::new(identity, self.services().clock.clone());
                 tokio::select! {
                     biased;
-                    sent = upstream.pool.send(request) => sent,
+                    sent = upstream.pool.send_within(request, patience) => sent,
                     () = watch.ended() => return Err(Refusal::SessionRevoked),
                 }
             }
@@ -259,7 +302,7 @@ impl Gateway {
             let (Some((handshake, peer)), Some(upstream)) = (tunnel, upstream) else {
                 return Err(Refusal::UpstreamUnavailable);
             };
-            filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, true);
+            shape::response_head(loaded, &mut parts.headers, true);
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             // Where nobody need be there, what comes does not say that somebody is.
@@ -269,7 +312,15 @@ impl Gateway {
             tokio::task::spawn_local(websocket::splice(handshake.client, upstream, tunnel));
             return Ok(Response::from_parts(parts, Body::empty()));
         }
-        filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, is_public);
+        shape::response_head(loaded, &mut parts.headers, is_public);
+        // What is small lies whole in the buffers; the rest must end even if nobody reads it.
+        if let Some(identity) = exchange.identity.clone()
+            && body.size_hint().upper().is_none_or(|bytes| bytes > BUFFERED_BYTES)
+        {
+            let clock = self.services().clock.clone();
+            let revocable = Revocable::new(move || identity.has_ended(clock.now()));
+            parts.extensions.insert(revocable);
+        }
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
         Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
     }
@@ -277,18 +328,18 @@ impl Gateway {
 
 fn upstream_request(
     loaded: &Loaded,
-    upstream: &Upstream,
-    exchange: &Exchange,
+    (upstream, body_bytes): (&Upstream, u64),
+    exchange: &mut Exchange,
     inbound: &mut Inbound,
-    permit: Permit,
+    (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
-    let incoming = inbound.body.take().filter(|body| !body.is_end_stream());
+    let incoming = exchange.body.take().filter(|body| !body.is_end_stream());
     let (body, fault) = match incoming {
         None => (ClientBody::empty(), FaultCell::default()),
         Some(incoming) => {
             let trailers = upstream.rules.forbidden_trailers();
-            ClientBody::new(incoming, limits.body_bytes, limits.body_idle_timeout, trailers)
+            ClientBody::new(incoming, body_bytes, limits.body_idle_timeout, trailers)
         }
     };
     let origin = Origin {
@@ -298,6 +349,7 @@ fn upstream_request(
         peer_is_trusted: exchange.peer_is_trusted,
         request_id: &exchange.request_id,
         authorization_is_ours: inbound.authorization_is_ours,
+        assertion,
         is_websocket: inbound.is_websocket,
     };
     let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;

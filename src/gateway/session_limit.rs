@@ -2,36 +2,44 @@
 
 use std::sync::Arc;
 
-use crate::audit::Event;
-use crate::gateway::Gateway;
-use crate::gateway::exchange::Exchange;
+use crate::audit::{Event, Record};
+use crate::gateway::Services;
+use crate::gateway::endpoints::end_and_record;
 use crate::refusal::Refusal;
 use crate::session::{Opened, Reason};
 
-impl Gateway {
-    /// Ends what is too much after a login, with a record of each.
-    ///
-    /// # Errors
-    /// When the store cannot answer, or a record not be written.
-    pub(super) async fn keep_to_limit(
-        &self,
-        exchange: &Exchange,
-        opened: &Opened,
-    ) -> Result<(), Refusal> {
-        let services = self.services();
-        let (sessions, subject) = (Arc::clone(&services.sessions), opened.subject.clone());
-        let ended = services.control.spawn(async move { sessions.keep_to_limit(&subject).await });
-        let ended = ended.await.map_err(|_| Refusal::Internal)?.map_err(|error| {
+/// Ends what is too much after a login, with a record of each in the manner of the
+/// login's own.
+///
+/// # Errors
+/// When the store cannot answer, and then the new session has ended; or when a record
+/// cannot be written.
+pub(super) async fn keep_to_limit(
+    services: &Arc<Services>,
+    opened: &Opened,
+    login: &Record,
+) -> Result<(), Refusal> {
+    let record = Record {
+        event: Event::Revocation,
+        outcome: Reason::SessionLimit.label(),
+        status: None,
+        duration: None,
+        ..login.clone()
+    };
+    let ended = match services.sessions.keep_to_limit(&opened.subject).await {
+        Ok(ended) => ended,
+        Err(error) => {
             tracing::error!(%error, "the sessions of a user could not be counted");
-            Refusal::StoreUnavailable
-        })?;
-        for record in ended {
-            let mut entry = exchange.record(Event::Revocation, Reason::SessionLimit.label(), None);
-            entry.session = Some(*record.session.as_bytes());
-            entry.subject = Some(record.subject.shared());
-            entry.role = Some(record.role.shared());
-            services.audit.durable(entry).await.map_err(|_| Refusal::AuditUnavailable)?;
+            let services = Arc::clone(services);
+            end_and_record(services, opened.session, Reason::SessionLimit, record).await?;
+            return Err(Refusal::StoreUnavailable);
         }
-        Ok(())
+    };
+    for ended in ended {
+        let mut record = record.clone();
+        record.role = Some(ended.role.shared());
+        record.session = Some(*ended.session.as_bytes());
+        services.audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)?;
     }
+    Ok(())
 }

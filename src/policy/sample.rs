@@ -37,6 +37,9 @@ pub(crate) fn route(line: &str, access: &str) -> Route {
         },
         upstream: 0,
         passive: false,
+        throttle: Vec::new(),
+        body_bytes: None,
+        response_timeout: None,
     }
 }
 
@@ -89,6 +92,10 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             role: HeaderName::from_static("x-auth-role"),
             preset: HeaderPreset::None,
             hsts: None,
+            content_type_options: true,
+            frame_options: None,
+            referrer_policy: None,
+            permissions_policy: None,
         },
         login_page: LoginPage { title: String::new(), notice: String::new() },
         upstreams: vec![upstream()],
@@ -109,6 +116,7 @@ fn server() -> Server {
         proxy_protocol: false,
         workers: 1,
         auth_prefix: "/auth".to_owned(),
+        cors_origins: Vec::new(),
         tls: Tls {
             certificates: Vec::new(),
             private_key: Arc::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()))),
@@ -116,6 +124,8 @@ fn server() -> Server {
             client: None,
             certificate_file: PathBuf::new(),
         },
+        jwks_listen: address(),
+        jwks_allow: Vec::new(),
         limits: Limits::default(),
     }
 }
@@ -133,6 +143,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        attributes: Vec::new(),
         roles,
     }
 }
@@ -146,6 +157,8 @@ fn upstream() -> Upstream {
         set_headers: BTreeMap::new(),
         allow_headers: Vec::new(),
         path_parameters: false,
+        assertion: None,
+        hide_errors: false,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_secs(4),

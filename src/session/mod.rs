@@ -2,6 +2,7 @@
 //! What a request needs lies in memory; what must outlive the process is in the
 //! store. Knows no HTTP and no directory.
 
+mod assertion;
 mod end;
 mod keys;
 mod listing;
@@ -29,9 +30,9 @@ use crate::token::{KeyRing, KeySource, KeysDir};
 pub use end::Reason;
 pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
-pub use open::{OpenError, Opened, Origin};
+pub use open::{OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
-pub use start::{ReloadError, StartError};
+pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
 use live::Registry;
@@ -48,6 +49,7 @@ pub struct Sessions {
     /// Held while the keys change; for each old key, up to which session nobody
     /// holds a token of it.
     retiring: Mutex<HashMap<String, SessionId>>,
+    keys_made: KeysMade,
     lifetimes: ArcSwap<Lifetimes>,
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
@@ -86,6 +88,12 @@ impl Sessions {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// What became of the keys at the start.
+    #[must_use]
+    pub const fn keys_made(&self) -> KeysMade {
+        self.keys_made
     }
 
     /// The public session keys as a key set (RFC 7517 section 5).

@@ -53,6 +53,8 @@ fn the_example_shows_the_defaults() {
         "bind_password",
         "name",
         "host",
+        "secret_file",
+        "issuer",
         "plain_http_listen",
         "control_socket",
         "rotate_every",
