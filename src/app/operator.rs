@@ -30,7 +30,10 @@ enum Trouble {
     Left(#[source] KeyError),
     #[error("it was done, but could not be recorded in the audit log")]
     Unrecorded,
-    #[error("keys of assertions do not change by command")]
+    #[error(
+        "keys of assertions do not change by command yet: put a new key file into token.keys_dir and \
+         send SIGHUP"
+    )]
     NoAssertionKeys,
     #[error("the gateway failed; its log says why")]
     Internal,
