@@ -32,6 +32,7 @@ fn fixture(rules: Vec<ThrottleRule>) -> Fixture {
         methods: None,
         access: Access::Public,
         upstream: 0,
+        passive: false,
         throttle: Vec::new(),
         body_bytes: None,
         response_timeout: None,
