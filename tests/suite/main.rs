@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod assertion;
 mod browser;
 mod crash;
 mod csrf;

@@ -163,6 +163,11 @@ impl AssertionKeys {
         now < signed_until.plus(LEEWAY) || !is_replaced()
     }
 
+    #[cfg(test)]
+    pub(super) const fn entries_len(&self) -> usize {
+        self.entries.len()
+    }
+
     fn find(&self, kid: &str) -> Option<Arc<AssertionKey>> {
         let found = self.entries.iter().find(|entry| entry.key.jwk.kid == kid);
         found.map(|entry| Arc::clone(&entry.key))
