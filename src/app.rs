@@ -23,7 +23,7 @@ use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::{KeysMade, Sessions};
-use crate::throttle::LoginThrottle;
+use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{self, AssertionIssuer, AssertionKeys};
 
 /// Threads of the runtime for everything that is not a forwarded request.
@@ -107,6 +107,7 @@ impl App {
                 metrics.clone(),
                 readiness.clone(),
             ))
+            .map_err(|error| format!("{}: {error}", snapshot.config.telemetry.listen))
             .map_err(failed("telemetry.listen"))?;
         let shared = ServerShared {
             listening: Arc::new(ArcSwap::from_pointee(listening(&snapshot.config)?)),
@@ -205,7 +206,7 @@ impl App {
         let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
         let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
-        let snapshot = Arc::new(snapshot(config, keys, metrics)?);
+        let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
         if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
@@ -328,7 +329,7 @@ async fn services(
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     let keys = assertion_keys(&config, &sessions, None, ambient)?;
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, keys, metrics)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
         sessions,
         throttle,
         audit,
@@ -378,7 +379,13 @@ fn assertion_keys(
         .map_err(failed("token.keys_dir"))
 }
 
-fn snapshot(config: Config, keys: AssertionKeys, metrics: &Metrics) -> Result<Snapshot, AppError> {
+/// `throttles` are those of the snapshot before it.
+fn snapshot(
+    config: Config,
+    keys: AssertionKeys,
+    (clock, metrics): (&Clock, &Metrics),
+    throttles: Option<&RouteThrottles>,
+) -> Result<Snapshot, AppError> {
     let keys = Arc::new(keys);
     let issuer = |upstream: &config::Upstream| {
         let (name, assertion) = (upstream.name.as_str(), upstream.assertion.as_ref()?);
@@ -391,11 +398,14 @@ fn snapshot(config: Config, keys: AssertionKeys, metrics: &Metrics) -> Result<Sn
         }
         None => None,
     };
+    let entries = config.throttle.entries;
+    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
     Ok(Snapshot {
         routes: RouteTable::new(&config),
         issuers: config.upstreams.iter().map(issuer).collect(),
         assertion_keys: keys,
         directory,
+        throttles,
         config,
     })
 }

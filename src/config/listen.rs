@@ -32,6 +32,8 @@ pub struct Server {
     pub jwks_listen: SocketAddr,
     /// Who may ask there besides this machine.
     pub jwks_allow: Vec<IpNet>,
+    /// Origins whose pages may call with credentials, as browsers write them.
+    pub cors_origins: Vec<String>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -115,6 +117,12 @@ impl Server {
             "/auth".to_owned(),
             "The path below which the gateway's own endpoints are.",
         );
+        let cors_origins = r.or(
+            "cors_origins",
+            List { of: kind::calling_origin(), min: 0 },
+            Vec::new(),
+            "Other origins whose pages may call with the user's cookies, each exactly.",
+        );
         refuse_unbuilt_keys(r);
         let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
@@ -122,6 +130,7 @@ impl Server {
         let doc = "Everything at the listener that has a limit.";
         let limits = r.section("limits", Presence::Optional, doc, Limits::read);
         note_proxies(r, &trusted_proxies, proxy_protocol);
+        note_plain_origins(r, &cors_origins);
         refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
         Some(Self {
             listen: listen?,
@@ -132,6 +141,7 @@ impl Server {
             auth_prefix,
             jwks_listen,
             jwks_allow,
+            cors_origins,
             tls: tls?,
             limits: limits?,
         })
@@ -141,7 +151,6 @@ impl Server {
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("login_aliases", "further paths of the login");
-    r.unbuilt("cors_origins", "calls from other origins");
 }
 
 fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {
@@ -173,6 +182,13 @@ fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
     }
     if proxy_protocol && trusted.is_empty() {
         r.note("proxy_protocol", "without effect, as trusted_proxies is empty");
+    }
+}
+
+fn note_plain_origins(r: &mut Reader<'_>, origins: &[String]) {
+    if let Some(origin) = origins.iter().find(|origin| origin.starts_with("http://")) {
+        let text = format!("{origin}: whoever can change its unencrypted pages acts as the user");
+        r.note("cors_origins", &text);
     }
 }
 

@@ -15,7 +15,10 @@ mod login;
 mod observe;
 mod opening;
 pub mod page;
+mod preflight;
+mod protection;
 mod proxied;
+mod shape;
 mod unread;
 mod verify_endpoint;
 mod websocket;
@@ -28,7 +31,7 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -44,6 +47,7 @@ use crate::gateway::worker::Loaded;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::server::{Peer, Service};
+use crate::wire::cors;
 use crate::wire::headers;
 use crate::wire::host::Host;
 use crate::wire::target::Target;
@@ -101,6 +105,9 @@ impl Gateway {
             is_websocket: false,
             authorization_is_ours: false,
         };
+        if let Some(answer) = Self::preflight(loaded, exchange, &inbound) {
+            return answer;
+        }
         match found {
             Found::Own(endpoint) => {
                 exchange.meter = loaded.own_meter(endpoint);
@@ -161,7 +168,7 @@ impl Gateway {
         answer::refusal(refusal, own || below_prefix)
     }
 
-    /// What every answer gets: its id, its cookies, HSTS, and its count.
+    /// What every answer gets: its id, its cookies, what browsers are told, and its count.
     async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
         if let Some(renewal) = exchange.renewal.take()
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -177,8 +184,9 @@ impl Gateway {
         for cookie in exchange.set_cookies.drain(..) {
             headers.append(SET_COOKIE, cookie);
         }
-        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        loaded.protection.complete(headers);
+        if !loaded.snapshot.config.server.cors_origins.is_empty() {
+            cors::state(exchange.allowed_origin.take(), headers);
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);

@@ -21,16 +21,17 @@ use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::observe::RouteMeter;
+use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
 use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
-use crate::throttle::LoginThrottle;
+use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{AssertionIssuer, AssertionKeys};
 use crate::upstream::Pool;
-use crate::wire::cookie;
+use crate::wire::{cookie, cors};
 
 /// What a reload replaces as a whole.
 pub struct Snapshot {
@@ -44,6 +45,8 @@ pub struct Snapshot {
     pub issuers: Vec<Option<Arc<AssertionIssuer>>>,
     /// Its directory, if there is one.
     pub directory: Option<Arc<Directory>>,
+    /// What its routes may still take.
+    pub throttles: RouteThrottles,
 }
 
 /// What all workers share.
@@ -82,6 +85,7 @@ pub(crate) struct Loaded {
     pub(crate) credentials: Credentials,
     pub(crate) identity_headers: Rc<IdentityHeaders>,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) protection: Protection,
     pub(crate) overhead: Histogram,
     metrics: Metrics,
     checks: RefCell<Vec<(&'static str, IntCounter)>>,
@@ -132,8 +136,11 @@ impl Gateway {
     }
 
     pub(crate) fn exchange(&self, loaded: &Loaded, parts: &Parts, peer: &Peer) -> Exchange {
-        let trusted = &loaded.snapshot.config.server.trusted_proxies;
-        Exchange::new(parts, peer, trusted, &self.ids, Rc::clone(&loaded.none))
+        let server = &loaded.snapshot.config.server;
+        let none = Rc::clone(&loaded.none);
+        let mut exchange = Exchange::new(parts, peer, &server.trusted_proxies, &self.ids, none);
+        exchange.allowed_origin = cors::allowed(&parts.headers, &server.cors_origins);
+        exchange
     }
 }
 
@@ -156,6 +163,7 @@ impl Loaded {
             ),
             upstreams: upstreams.collect(),
             identity_headers,
+            protection: Protection::new(&config.headers),
             overhead: metrics.http_overhead(),
             metrics: metrics.clone(),
             checks: RefCell::default(),
