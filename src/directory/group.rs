@@ -20,7 +20,7 @@ const GROUPS_MAX: usize = 1000;
 /// Most members asked about in one search.
 const MEMBERS_PER_SEARCH: usize = 16;
 /// Asks for no attribute at all (RFC 4511 section 4.5.1.8).
-pub(super) const NO_ATTRIBUTES: &str = "1.1";
+pub(super) const NO_ATTRIBUTES: &[&str] = &["1.1"];
 
 /// Roles by group, first match from the top. Groups are whole DNs: a group of the
 /// same name elsewhere is another group.
@@ -45,6 +45,12 @@ impl Roles {
     /// The first role, in the configured order, one of whose group is among `groups`.
     pub(super) fn first(&self, groups: &HashSet<Dn>) -> Option<&Role> {
         self.mappings.iter().find(|(group, _)| groups.contains(group)).map(|(_, role)| role)
+    }
+
+    /// The first role for whose place in the order `holds` says yes.
+    pub(super) fn first_where(&self, holds: impl Fn(usize) -> bool) -> Option<&Role> {
+        let mut places = self.mappings.iter().enumerate();
+        places.find(|(place, _)| holds(*place)).map(|(_, (_, role))| role)
     }
 
     /// Whether no further group could change the answer.
@@ -118,7 +124,7 @@ impl GroupWalk {
             base: &self.base,
             scope: Scope::Subtree,
             filter: &Filter::Or(conditions.collect()),
-            attribute: NO_ATTRIBUTES,
+            attributes: NO_ATTRIBUTES,
             entries_max: GROUPS_MAX,
         };
         let found = pool.search(search).await?;

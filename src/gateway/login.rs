@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::audit::{Event, Record};
-use crate::directory::{Directory, VerifyError};
+use crate::directory::{Directory, Notice, VerifyError};
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
 use crate::gateway::endpoints::{own_proof, owner};
@@ -60,6 +60,8 @@ struct Verdict {
     outcome: &'static str,
     /// Whose login it was, in the directory's spelling; `None` until an entry was found.
     account: Option<String>,
+    /// What the directory warned of.
+    notice: Option<Notice>,
 }
 
 impl Gateway {
@@ -130,7 +132,9 @@ impl Gateway {
                 // On the control runtime, to its end: a bind that has begun is never cut off.
                 services.control.spawn(task).await.map_err(|_| Refusal::Internal)?
             }
-            Err((refusal, outcome)) => Verdict { result: Err(refusal), outcome, account: None },
+            Err((refusal, outcome)) => {
+                Verdict { result: Err(refusal), outcome, account: None, notice: None }
+            }
         };
         services.metrics.logins(verdict.outcome).inc();
         let duration = services.metrics.login_duration(verdict.outcome);
@@ -171,6 +175,7 @@ impl Gateway {
         let services = self.services();
         let status = verdict.result.as_ref().map_or_else(|refusal| refusal.facts().status, |_| 200);
         let mut record: Record = exchange.record(Event::Login, verdict.outcome, Some(status));
+        record.detail = verdict.notice.map(|notice| notice.detail().into());
         match verdict.account {
             Some(account) => record.subject = Some(account.into()),
             None => record.name_hash = Some(name_hash),
@@ -260,7 +265,7 @@ async fn verify_and_open(
     (credentials, mut attempt): (Credentials, Attempt),
     origin: Origin,
 ) -> Verdict {
-    let (mut account, mut too_many) = (None, None);
+    let (mut account, mut too_many, mut notice) = (None, None, None);
     let verified = directory
         .verify_if(&credentials, |found| {
             account = Some(found.to_owned());
@@ -271,9 +276,12 @@ async fn verify_and_open(
     let (refusal, outcome) = match verified {
         Ok(person) => {
             attempt.succeeded();
+            notice = person.notice;
             let whose = (person.subject, person.role, person.account);
             match services.sessions.open(whose, origin).await {
-                Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },
+                Ok(opened) => {
+                    return Verdict { result: Ok(opened), outcome: "ok", account, notice };
+                }
                 Err(error) => {
                     tracing::error!(%error, "a session could not be opened");
                     (Refusal::StoreUnavailable, "store_unavailable")
@@ -282,7 +290,7 @@ async fn verify_and_open(
         }
         Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
     };
-    Verdict { result: Err(refusal), outcome, account }
+    Verdict { result: Err(refusal), outcome, account, notice }
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.
@@ -294,13 +302,13 @@ fn turned_away(
     match error {
         // The attempt is dropped here and stays counted.
         VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
-        VerifyError::MustChange => {
+        VerifyError::MustChange(change) => {
             attempt.succeeded();
-            (Refusal::PasswordChangeRequired, "must_change")
+            (Refusal::PasswordChangeRequired, change.label())
         }
-        VerifyError::AccountUnavailable => {
+        VerifyError::AccountUnavailable(bar) => {
             attempt.succeeded();
-            (Refusal::AccountUnavailable, "account_unavailable")
+            (Refusal::AccountUnavailable, bar.label())
         }
         VerifyError::NoRole { .. } => {
             attempt.succeeded();

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use bindgate::config;
-use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
+use bindgate::config::{DirectoryKind, LdapServer, LdapTransport, RoleMapping};
 use bindgate::identity::Role;
 use bindgate::secret::Secret;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -97,6 +97,7 @@ impl Slapd {
     /// The section `[directory]` for this server, typed.
     pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
         config::Directory {
+            kind: DirectoryKind::Ldap,
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port: self.port(transport),
