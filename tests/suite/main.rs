@@ -12,6 +12,7 @@ mod csrf;
 mod demo;
 mod directory;
 mod directory_failure;
+mod directory_kinds;
 mod endpoints;
 mod headers;
 mod layers;
