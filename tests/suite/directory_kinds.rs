@@ -1,6 +1,7 @@
 //! One table of logins, put to every kind of directory that we say we understand:
 //! `OpenLDAP`, 389 Directory Server and Active Directory (Samba), each a real one.
 
+use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
@@ -14,6 +15,7 @@ use bindgate::secret::Secret;
 use crate::support::dirsrv::Dirsrv;
 use crate::support::samba::Samba;
 use crate::support::slapd::{PASSWORD, Slapd};
+use crate::support::world::{World, log_in};
 
 const WRONG: &str = "wrong";
 const NOBODY: &str = "rejected: no_such_user";
@@ -269,4 +271,55 @@ async fn active_directory_is_understood() {
         Directory::new(&config, &Metrics::new().expect("metrics")).expect("a valid configuration");
     let person = login(&directory, "alice.smith@example.org", PASSWORD).await.expect("alice");
     assert_eq!(person.subject.as_str(), "alice");
+    what_the_client_learns_of(&samba).await;
+}
+
+/// Over HTTPS: nothing of the account unless the password was proved, and the true
+/// outcome in metric and audit log.
+async fn what_the_client_learns_of(samba: &Samba) {
+    let toml = samba.toml();
+    let world = World::with(|setup| {
+        setup.directory(&toml);
+    })
+    .await;
+    #[rustfmt::skip]
+    let told = [
+        ("expiring", PASSWORD, 200, "", "ok"),
+        ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
+        ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
+        (r"OTHER\alice", PASSWORD, 401, "InvalidCredentials", "other_domain"),
+        ("amb@ad.example.test", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
+        ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
+        ("locked", WRONG, 401, "InvalidCredentials", "locked"),
+        ("disabled", WRONG, 401, "InvalidCredentials", "wrong_password"),
+        ("disabled", PASSWORD, 403, "AccountUnavailable", "disabled"),
+        ("accountexpired", PASSWORD, 403, "AccountUnavailable", "account_expired"),
+        ("hours", PASSWORD, 403, "AccountUnavailable", "not_now"),
+        ("workstation", PASSWORD, 403, "AccountUnavailable", "not_here"),
+        ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+        ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+        ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+        ("nora", PASSWORD, 403, "NoRole", "no_role"),
+    ];
+    for (name, password, status, code, _) in told {
+        let answer = log_in(&world.client(), name, password).await;
+        answer.expect_status(status);
+        if status != 200 {
+            assert_eq!(answer.json()["error"], code, "{name}");
+        }
+    }
+    let audit = fs::read_to_string(world.gateway.setup.audit_file()).expect("the audit log");
+    let records = audit.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let logins: Vec<serde_json::Value> =
+        records.filter(|record: &serde_json::Value| record["event"] == "login").collect();
+    let recorded: Vec<_> = logins.iter().map(|record| record["outcome"].clone()).collect();
+    assert_eq!(recorded, told.map(|(.., outcome)| serde_json::Value::from(outcome)));
+    assert_eq!(logins[0]["detail"], "password_expires_in_days=3");
+    for (.., outcome) in told {
+        let all = told.iter().filter(|(.., other)| *other == outcome).count();
+        let least = u32::try_from(all).expect("a few");
+        let labels = [("result", outcome)];
+        world.gateway.counted("bindgate_logins_total", &labels, f64::from(least)).await;
+    }
+    world.gateway.logged("password_expires_in_days=3").await;
 }

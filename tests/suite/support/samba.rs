@@ -2,6 +2,7 @@
 //! people and groups of `samba_fixtures.py`. Knows nothing of the gateway but its
 //! `[directory]` section.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -86,6 +87,29 @@ impl Samba {
                 role("nobody", "CN=not there"),
             ],
         }
+    }
+
+    /// The sections `[directory]` and `[[directory.role]]` for this server, as TOML.
+    pub(crate) fn toml(&self) -> String {
+        let typed = self.directory();
+        let password = self.path("service-password");
+        fs::write(&password, typed.bind_password.expose()).expect("the service password");
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("its mode");
+        let mut toml = format!(
+            "[directory]\nkind = \"active_directory\"\nurls = [\"ldaps://{}\"]\nca_file = {:?}\n\
+             bind_dn = {:?}\nbind_password_file = {:?}\nbase_dn = {:?}\ntimeout = \"20s\"\n",
+            self.address,
+            self.path("ca.pem"),
+            typed.bind_dn,
+            password,
+            typed.base_dn,
+        );
+        for role in &typed.roles {
+            let (name, group) = (role.name.as_str(), &role.group);
+            write!(toml, "[[directory.role]]\nname = {name:?}\ngroup = {group:?}\n")
+                .expect("a string can be written");
+        }
+        toml
     }
 
     fn provision(&self) {
