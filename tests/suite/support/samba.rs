@@ -99,9 +99,9 @@ impl Samba {
             "[directory]\nkind = \"active_directory\"\nurls = [\"ldaps://{}\"]\nca_file = {:?}\n\
              bind_dn = {:?}\nbind_password_file = {:?}\nbase_dn = {:?}\ntimeout = \"20s\"\n",
             self.address,
-            self.path("ca.pem"),
+            self.path("ca.pem").display().to_string(),
             typed.bind_dn,
-            password,
+            password.display().to_string(),
             typed.base_dn,
         );
         for role in &typed.roles {
