@@ -38,6 +38,8 @@ pub struct Directory {
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
+    /// The attributes that claims ask for, each once; no key of its own.
+    pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
     pub roles: Vec<RoleMapping>,
 }
@@ -144,6 +146,7 @@ impl Directory {
             group_base_dn,
             nested_groups,
             timeout,
+            attributes: Vec::new(),
             roles: roles?,
         })
     }

@@ -1,6 +1,6 @@
 //! `[server]` and `[server.tls]`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,6 +28,12 @@ pub struct Server {
     pub workers: usize,
     /// Path prefix of the gateway's own endpoints, without trailing slash.
     pub auth_prefix: String,
+    /// Where the keys of internal assertions are told, if there are any.
+    pub jwks_listen: SocketAddr,
+    /// Who may ask there besides this machine.
+    pub jwks_allow: Vec<IpNet>,
+    /// Origins whose pages may call with credentials, as browsers write them.
+    pub cors_origins: Vec<String>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -111,12 +117,20 @@ impl Server {
             "/auth".to_owned(),
             "The path below which the gateway's own endpoints are.",
         );
+        let cors_origins = r.or(
+            "cors_origins",
+            List { of: kind::calling_origin(), min: 0 },
+            Vec::new(),
+            "Other origins whose pages may call with the user's cookies, each exactly.",
+        );
         refuse_unbuilt_keys(r);
+        let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
         let doc = "Everything at the listener that has a limit.";
         let limits = r.section("limits", Presence::Optional, doc, Limits::read);
         note_proxies(r, &trusted_proxies, proxy_protocol);
+        note_plain_origins(r, &cors_origins);
         refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
         Some(Self {
             listen: listen?,
@@ -125,6 +139,9 @@ impl Server {
             proxy_protocol,
             workers,
             auth_prefix,
+            jwks_listen,
+            jwks_allow,
+            cors_origins,
             tls: tls?,
             limits: limits?,
         })
@@ -134,9 +151,29 @@ impl Server {
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("login_aliases", "further paths of the login");
-    r.unbuilt("cors_origins", "calls from other origins");
-    r.unbuilt("jwks_listen", "the internal listener of assertion keys");
-    r.unbuilt("jwks_allow", "the internal listener of assertion keys");
+}
+
+fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {
+    let listen = r.or(
+        "jwks_listen",
+        kind::socket_address(),
+        (Ipv4Addr::LOCALHOST, 9465).into(),
+        "The address of the keys of internal assertions, in plain HTTP; opened if there are any.",
+    );
+    let allow = r.or(
+        "jwks_allow",
+        List { of: kind::network(), min: 0 },
+        Vec::new(),
+        "Who may fetch those keys besides this machine.",
+    );
+    if !listen.ip().to_canonical().is_loopback() && !r.given("jwks_allow") {
+        let allowed = "a loopback address, or server.jwks_allow with those who may ask".to_owned();
+        r.problem("jwks_listen", listen.to_string(), allowed);
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        r.note("jwks_allow", "everybody may fetch the keys of internal assertions");
+    }
+    (listen, allow)
 }
 
 fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
@@ -145,6 +182,13 @@ fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
     }
     if proxy_protocol && trusted.is_empty() {
         r.note("proxy_protocol", "without effect, as trusted_proxies is empty");
+    }
+}
+
+fn note_plain_origins(r: &mut Reader<'_>, origins: &[String]) {
+    if let Some(origin) = origins.iter().find(|origin| origin.starts_with("http://")) {
+        let text = format!("{origin}: whoever can change its unencrypted pages acts as the user");
+        r.note("cors_origins", &text);
     }
 }
 

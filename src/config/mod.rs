@@ -2,6 +2,7 @@
 //! environment becomes typed sections. A section that exists is valid. Loading
 //! changes nothing else in the process and opens no port, store or network.
 
+mod assertion;
 mod cookie;
 mod crosscheck;
 mod declaration;
@@ -13,9 +14,11 @@ mod limits;
 mod listen;
 mod load;
 mod pem;
+mod policy_value;
 mod problem;
 mod reader;
 mod reload;
+mod response_headers;
 mod route;
 mod rows;
 mod secret_key;
@@ -25,8 +28,10 @@ mod suggestion;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod throttle_rule;
 mod upstream;
 
+pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
@@ -34,12 +39,16 @@ pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
+pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
-pub use session::{Delivery, LoginPage, LoginThrottle, Rate, Token, TokenAlgorithm};
+pub use session::{Delivery, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm};
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
+pub use throttle_rule::{ThrottleRule, ThrottleScope};
 pub use upstream::{Upstream, UpstreamServer};
+
+use std::net::SocketAddr;
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug)]
@@ -66,4 +75,15 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, at least one; every `upstream` index is valid.
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Where the keys of internal assertions are told; `None` when there are none.
+    #[must_use]
+    pub fn jwks_address(&self) -> Option<SocketAddr> {
+        let mut assertions = self.upstreams.iter().filter_map(|it| it.assertion.as_ref());
+        assertions
+            .any(|assertion| assertion.publication() == Some(Publication::Internal))
+            .then_some(self.server.jwks_listen)
+    }
 }

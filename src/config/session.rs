@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::kind::{self, Choice, Whole, show_duration};
 use super::reader::Reader;
 
+/// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
+pub const SESSION_TYP: &str = "bindgate-session+jwt";
+
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
@@ -26,7 +29,7 @@ pub struct Token {
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenAlgorithm {
     /// HMAC with SHA-256.
     Hs256,
@@ -70,7 +73,7 @@ pub struct LoginThrottle {
     pub per_user: Rate,
     /// Failures from one address (IPv6: one /64).
     pub per_address: Rate,
-    /// Accounts and addresses remembered, each.
+    /// Accounts and addresses remembered, each; the same for each rule of a route.
     pub entries: usize,
 }
 
@@ -228,7 +231,8 @@ impl LoginThrottle {
             "entries",
             Whole { min: 1, max: 100_000_000 },
             100_000,
-            "How many accounts, and how many addresses, are remembered.",
+            "How many accounts, how many addresses, and for each rule of a route how many addresses \
+             or users, are remembered.",
         );
         Self { per_user, per_address, entries }
     }

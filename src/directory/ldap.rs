@@ -20,7 +20,7 @@ use crate::directory::meter::Meter;
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
-use crate::identity::Credentials;
+use crate::identity::{Attributes, Credentials};
 use crate::metrics::{IntGauge, Metrics};
 
 /// Time between two looks at a server that answers.
@@ -36,6 +36,8 @@ pub(super) struct LdapDirectory {
     user_attribute: Attribute,
     user_filter: Option<ConfiguredFilter>,
     subject_attribute: Attribute,
+    /// What claims ask for.
+    attributes: Vec<Attribute>,
     object_class: Attribute,
     walk: GroupWalk,
     roles: Roles,
@@ -75,6 +77,11 @@ impl LdapDirectory {
             user_attribute: attribute(&config.user_attribute)?,
             user_filter,
             subject_attribute: attribute(&config.subject_attribute)?,
+            attributes: config
+                .attributes
+                .iter()
+                .map(|name| attribute(name))
+                .collect::<Result<_, _>>()?,
             object_class: attribute("objectClass")?,
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
@@ -170,7 +177,8 @@ impl LdapDirectory {
             None => Filter::Equal(self.user_attribute.clone(), name.to_owned()),
             Some(it) => it.named(name, &*it.domain(&self.pool).await?)?,
         };
-        let mut attributes = vec![self.subject_attribute.as_str()];
+        let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
+        let mut attributes: Vec<_> = wanted.map(Attribute::as_str).collect();
         if self.active_directory.is_some() {
             attributes.extend(account::ATTRIBUTES);
         }
@@ -206,9 +214,23 @@ impl LdapDirectory {
             self.roles.first(&groups)
         };
         match role {
-            Some(role) => Ok(Person { subject, role: role.clone(), account, notice: None }),
+            Some(role) => {
+                let attributes = self.attributes_of(entry, &account);
+                Ok(Person { subject, role: role.clone(), account, attributes, notice: None })
+            }
             None => Err(VerifyError::NoRole { account, subject }),
         }
+    }
+
+    /// What claims ask for, as far as the entry has it and it fits.
+    fn attributes_of(&self, entry: &Entry, account: &str) -> Attributes {
+        let mut kept = Attributes::default();
+        for attribute in self.attributes.iter().map(Attribute::as_str) {
+            if let Err(cause) = kept.add(attribute, entry.texts(attribute)) {
+                tracing::error!(account, attribute, %cause, "claims go without an attribute");
+            }
+        }
+        kept
     }
 
     /// Whether the server answers the service account. The root entry may be hidden:

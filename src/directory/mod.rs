@@ -23,7 +23,7 @@ mod pool;
 
 use crate::config;
 use crate::directory::ldap::LdapDirectory;
-use crate::identity::{Credentials, Role, Subject};
+use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
 pub use error::{DirectoryError, VerifyError};
@@ -48,6 +48,8 @@ pub struct Person {
     pub account: String,
     /// What the directory warned of at this login.
     pub notice: Option<Notice>,
+    /// What `directory.attributes` asks for, as far as the entry has it.
+    pub attributes: Attributes,
 }
 
 impl Directory {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use crate::audit::Event;
+use crate::audit::{Event, Record};
+use crate::config::Publication;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::credential::Reading;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate;
 use crate::gateway::worker::Loaded;
-use crate::gateway::{Gateway, Inbound};
+use crate::gateway::{Gateway, Inbound, Services};
 use crate::identity::{Role, SessionId, Subject};
 use crate::refusal::Refusal;
 use crate::session::{Admission, Carrier, CheckedPair, Reason};
@@ -133,37 +134,58 @@ impl Gateway {
     }
 
     /// `GET /.well-known/jwks.json`.
-    pub(crate) fn jwks(&self) -> Response<Body> {
-        answer::json(StatusCode::OK, &self.services().sessions.public_jwks())
+    pub(crate) fn jwks(&self, loaded: &Loaded) -> Response<Body> {
+        let mut keys = self.services().sessions.public_jwks();
+        let now = self.services().clock.now();
+        if let Some(all) = keys["keys"].as_array_mut() {
+            all.extend(loaded.snapshot.assertion_keys.public(Publication::Public, now));
+        }
+        answer::json(StatusCode::OK, &keys)
     }
 
     /// Ends a session for good, with its record; the end holds even when the record
-    /// cannot be written.
+    /// cannot be written. On the control runtime, so that a client that goes away cuts
+    /// nothing off.
     pub(crate) async fn end_session(
         &self,
         exchange: &Exchange,
-        (session, subject, role): (SessionId, &Subject, &Role),
+        whose: (SessionId, &Subject, &Role),
         reason: Reason,
     ) -> Result<(), Refusal> {
-        let sessions = Arc::clone(&self.services().sessions);
-        let ended =
-            self.services().control.spawn(async move { sessions.end(session, reason).await });
-        let was_live = match ended.await.map_err(|_| Refusal::Internal)? {
-            Ok(was_live) => was_live,
-            Err(error) => {
-                tracing::error!(%session, %error, "a session could not be ended");
-                return Err(Refusal::StoreUnavailable);
-            }
-        };
-        if !was_live {
-            return Ok(());
+        let record = ending_record(exchange, whose, reason);
+        let ending = end_and_record(Arc::clone(self.services()), whose.0, reason, record);
+        self.services().control.spawn(ending).await.map_err(|_| Refusal::Internal)?
+    }
+}
+
+/// The record of a session's end.
+pub(super) fn ending_record(
+    exchange: &Exchange,
+    (session, subject, role): (SessionId, &Subject, &Role),
+    reason: Reason,
+) -> Record {
+    let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
+    let mut record = exchange.record(event, reason.label(), None);
+    record.session = Some(*session.as_bytes());
+    record.subject = Some(subject.shared());
+    record.role = Some(role.shared());
+    record
+}
+
+/// Ends a session, then records that it ended, if it was live.
+pub(super) async fn end_and_record(
+    services: Arc<Services>,
+    session: SessionId,
+    reason: Reason,
+    record: Record,
+) -> Result<(), Refusal> {
+    match services.sessions.end(session, reason).await {
+        Ok(true) => services.audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable),
+        Ok(false) => Ok(()),
+        Err(error) => {
+            tracing::error!(%session, %error, "a session could not be ended");
+            Err(Refusal::StoreUnavailable)
         }
-        let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
-        let mut record = exchange.record(event, reason.label(), None);
-        record.session = Some(*session.as_bytes());
-        record.subject = Some(subject.shared());
-        record.role = Some(role.shared());
-        self.services().audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)
     }
 }
 
@@ -172,7 +194,8 @@ impl Gateway {
 pub(super) fn own_proof(loaded: &Loaded, inbound: &Inbound) -> Result<(), Unproved> {
     debug_assert!(gate::needs_proof(&inbound.parts.method, false));
     let headers = &inbound.parts.headers;
-    match csrf::proof(headers, inbound.host.authority(), &[]) {
+    let origins = &loaded.snapshot.config.server.cors_origins;
+    match csrf::proof(headers, inbound.host.authority(), origins) {
         Proof::Given => Ok(()),
         Proof::Failed => Err(Unproved::Failed),
         Proof::Absent => {

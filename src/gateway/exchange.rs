@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::ambient::{Entropy, EntropyFailed};
-use crate::audit::{Event, Record};
+use crate::audit::{Event, Record, Slot};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::{Decision, RouteMeter, method_label};
 use crate::gateway::unread::Unread;
@@ -50,6 +50,8 @@ pub(crate) struct Exchange {
     pub peer: IpAddr,
     /// Whether that end is a trusted proxy.
     pub peer_is_trusted: bool,
+    /// The page's origin, when that is another one that may call.
+    pub allowed_origin: Option<HeaderValue>,
     /// Whether it comes from a browser that wants to show a page.
     pub is_navigation: bool,
     /// The metrics of its route.
@@ -64,8 +66,39 @@ pub(crate) struct Exchange {
     pub set_cookies: Vec<HeaderValue>,
     /// Time spent waiting for the upstream.
     pub waited: Duration,
-    /// Whether its record was written by the endpoint itself.
-    pub is_recorded: bool,
+    /// The place of its record, from the moment it goes to the upstream.
+    pub forwarding: Option<Slot>,
+    /// How far it has come; dropped before its answer, its client went away.
+    pub progress: Progress,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    /// It has no record yet.
+    Begun,
+    /// Its record is written, by whoever knew most of it.
+    Recorded,
+    /// It has its answer.
+    Answered,
+}
+
+/// What a request's record says when its client did not wait for the answer.
+const CLIENT_GONE: &str = "client_gone";
+/// The status counted then, as other proxies do.
+const CLIENT_GONE_STATUS: u16 = 499;
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.progress == Progress::Answered {
+            return;
+        }
+        self.meter.count(self.method_label, CLIENT_GONE_STATUS, self.decision);
+        // The upstream may have acted on it all the same.
+        if let Some(slot) = self.forwarding.take() {
+            slot.record(self.record(Event::Request, CLIENT_GONE, None));
+        }
+    }
 }
 
 impl Exchange {
@@ -94,6 +127,7 @@ impl Exchange {
             client,
             peer: address,
             peer_is_trusted,
+            allowed_origin: None,
             is_navigation: is_navigation(parts),
             method: parts.method.clone(),
             meter,
@@ -102,7 +136,8 @@ impl Exchange {
             renewal: None,
             set_cookies: Vec::new(),
             waited: Duration::ZERO,
-            is_recorded: false,
+            forwarding: None,
+            progress: Progress::Begun,
         }
     }
 

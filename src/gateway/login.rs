@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
@@ -13,12 +12,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::audit::{Event, Record};
-use crate::directory::{Directory, Notice, VerifyError};
+use crate::audit::Event;
+use crate::directory::Directory;
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
-use crate::gateway::endpoints::{own_proof, owner};
-use crate::gateway::exchange::Exchange;
+use crate::gateway::endpoints::{ending_record, own_proof, owner};
+use crate::gateway::exchange::{Exchange, Progress};
+use crate::gateway::opening::{self, Opening};
 use crate::gateway::page;
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
@@ -51,17 +51,6 @@ struct Posted {
 struct LoginJson {
     username: String,
     password: String,
-}
-
-/// How a login went, with what its record says.
-struct Verdict {
-    result: Result<Opened, Refusal>,
-    /// The true outcome, for metric and audit.
-    outcome: &'static str,
-    /// Whose login it was, in the directory's spelling; `None` until an entry was found.
-    account: Option<String>,
-    /// What the directory warned of.
-    notice: Option<Notice>,
 }
 
 impl Gateway {
@@ -113,33 +102,38 @@ impl Gateway {
         posted: Posted,
         headers: &HeaderMap,
     ) -> Result<Opened, Refusal> {
-        let began = Instant::now();
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         let services = self.services();
         if !services.audit.is_available() {
             return Err(Refusal::AuditUnavailable);
         }
-        let name_hash = services.audit.hash_name(&posted.username);
-        let verdict = match self.attempt(loaded, exchange, &posted) {
-            Ok((credentials, attempt, directory)) => {
-                let origin = Origin { address: exchange.client, user_agent: user_agent(headers) };
-                let task = verify_and_open(
-                    Arc::clone(services),
-                    directory,
-                    (credentials, attempt),
-                    origin,
-                );
-                // On the control runtime, to its end: a bind that has begun is never cut off.
-                services.control.spawn(task).await.map_err(|_| Refusal::Internal)?
-            }
-            Err((refusal, outcome)) => {
-                Verdict { result: Err(refusal), outcome, account: None, notice: None }
-            }
+        let began = Instant::now();
+        let mut record = exchange.record(Event::Login, "", None);
+        record.name_hash = Some(services.audit.hash_name(&posted.username));
+        let (credentials, attempt, directory) =
+            self.attempt(loaded, exchange, &posted).map_err(|(refusal, outcome)| {
+                opening::count(services, outcome, began);
+                record.outcome = outcome;
+                record.status = Some(refusal.facts().status);
+                services.audit.refusal(exchange.client, record.clone());
+                refusal
+            })?;
+        let opening = Opening {
+            directory,
+            credentials,
+            attempt,
+            origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
+            previous: loaded.credentials.read(headers, false).credential.ok().map(|previous| {
+                let pair = &previous.known.pair;
+                (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
+            }),
+            record,
+            began,
         };
-        services.metrics.logins(verdict.outcome).inc();
-        let duration = services.metrics.login_duration(verdict.outcome);
-        duration.observe(began.elapsed().as_secs_f64());
-        self.conclude(loaded, exchange, (verdict, name_hash), headers).await
+        // On the control runtime, to its end: neither a bind that has begun nor the record of
+        // a session that was opened is cut off by a client that goes away.
+        let opened = services.control.spawn(opening.complete(Arc::clone(services)));
+        opened.await.map_err(|_| Refusal::Internal)?
     }
 
     /// Everything before the directory is asked; the attempt is counted first.
@@ -162,60 +156,6 @@ impl Gateway {
                 },
             )?;
         Ok((credentials, attempt, directory))
-    }
-
-    /// The record first, then the session that the browser already had.
-    async fn conclude(
-        &self,
-        loaded: &Loaded,
-        exchange: &mut Exchange,
-        (verdict, name_hash): (Verdict, String),
-        headers: &HeaderMap,
-    ) -> Result<Opened, Refusal> {
-        let services = self.services();
-        let status = verdict.result.as_ref().map_or_else(|refusal| refusal.facts().status, |_| 200);
-        let mut record: Record = exchange.record(Event::Login, verdict.outcome, Some(status));
-        record.detail = verdict.notice.map(|notice| notice.detail().into());
-        match verdict.account {
-            Some(account) => record.subject = Some(account.into()),
-            None => record.name_hash = Some(name_hash),
-        }
-        let opened = match verdict.result {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                tracing::info!(
-                    request_id = exchange.request_id_text(),
-                    client = %exchange.client,
-                    outcome = verdict.outcome,
-                    "login refused"
-                );
-                if verdict.outcome == "throttled" || verdict.outcome == "impossible" {
-                    services.audit.refusal(exchange.client, record);
-                } else if services.audit.durable(record).await.is_err() {
-                    return Err(Refusal::AuditUnavailable);
-                }
-                return Err(refusal);
-            }
-        };
-        record.subject = Some(opened.subject.shared());
-        record.role = Some(opened.role.shared());
-        record.session = Some(*opened.session.as_bytes());
-        if services.audit.durable(record).await.is_err() {
-            // A login that nobody can account for is no login.
-            let whose = (opened.session, &opened.subject, &opened.role);
-            self.end_session(exchange, whose, Reason::Unrecorded).await?;
-            return Err(Refusal::AuditUnavailable);
-        }
-        tracing::info!(
-            request_id = exchange.request_id_text(),
-            client = %exchange.client,
-            session = %opened.session,
-            "logged in"
-        );
-        if let Ok(previous) = loaded.credentials.read(headers, false).credential {
-            self.end_session(exchange, owner(&previous.known.pair), Reason::NewLogin).await?;
-        }
-        Ok(opened)
     }
 
     /// `GET /auth/`.
@@ -255,76 +195,6 @@ impl Gateway {
             return Ok(answer::see_other(&back));
         }
         Ok(login_form(loaded, StatusCode::OK, ("", &back), None))
-    }
-}
-
-/// Verifies the password at the directory and opens the session.
-async fn verify_and_open(
-    services: Arc<crate::gateway::Services>,
-    directory: Arc<Directory>,
-    (credentials, mut attempt): (Credentials, Attempt),
-    origin: Origin,
-) -> Verdict {
-    let (mut account, mut too_many, mut notice) = (None, None, None);
-    let verified = directory
-        .verify_if(&credentials, |found| {
-            account = Some(found.to_owned());
-            too_many = attempt.of_account(found).err();
-            too_many.is_none()
-        })
-        .await;
-    let (refusal, outcome) = match verified {
-        Ok(person) => {
-            attempt.succeeded();
-            notice = person.notice;
-            let whose = (person.subject, person.role, person.account);
-            match services.sessions.open(whose, origin).await {
-                Ok(opened) => {
-                    return Verdict { result: Ok(opened), outcome: "ok", account, notice };
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a session could not be opened");
-                    (Refusal::StoreUnavailable, "store_unavailable")
-                }
-            }
-        }
-        Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
-    };
-    Verdict { result: Err(refusal), outcome, account, notice }
-}
-
-/// Why somebody is turned away, and whether the try counts as a failure.
-fn turned_away(
-    error: VerifyError,
-    attempt: Attempt,
-    retry_after: Option<Duration>,
-) -> (Refusal, &'static str) {
-    match error {
-        // The attempt is dropped here and stays counted.
-        VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
-        VerifyError::MustChange(change) => {
-            attempt.succeeded();
-            (Refusal::PasswordChangeRequired, change.label())
-        }
-        VerifyError::AccountUnavailable(bar) => {
-            attempt.succeeded();
-            (Refusal::AccountUnavailable, bar.label())
-        }
-        VerifyError::NoRole { .. } => {
-            attempt.succeeded();
-            (Refusal::NoRole, "no_role")
-        }
-        VerifyError::Withheld => {
-            attempt.withdraw();
-            let retry_after = retry_after.unwrap_or_default();
-            (Refusal::TooManyAttempts { retry_after }, "throttled")
-        }
-        VerifyError::Unavailable(error) => {
-            // An outage locks nobody out.
-            attempt.withdraw();
-            tracing::error!(%error, "the directory cannot answer");
-            (Refusal::DirectoryUnavailable, "directory_unavailable")
-        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! and what is not explicitly allowed is refused.
 
 mod answer;
+mod assertion;
 mod body;
 mod credential;
 mod endpoints;
@@ -12,8 +13,12 @@ mod gate;
 mod lifetime;
 mod login;
 mod observe;
+mod opening;
 pub mod page;
+mod preflight;
+mod protection;
 mod proxied;
+mod shape;
 mod unread;
 mod verify_endpoint;
 mod websocket;
@@ -26,7 +31,7 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -35,13 +40,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
 use crate::config::Limits;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
 use crate::gateway::worker::Loaded;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::server::{Peer, Service};
+use crate::wire::cors;
 use crate::wire::headers;
 use crate::wire::host::Host;
 use crate::wire::target::Target;
@@ -99,6 +105,9 @@ impl Gateway {
             is_websocket: false,
             authorization_is_ours: false,
         };
+        if let Some(answer) = Self::preflight(loaded, exchange, &inbound) {
+            return answer;
+        }
         match found {
             Found::Own(endpoint) => {
                 exchange.meter = loaded.own_meter(endpoint);
@@ -129,7 +138,7 @@ impl Gateway {
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,
             OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
             OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
-            OwnEndpoint::Jwks => Ok(self.jwks()),
+            OwnEndpoint::Jwks => Ok(self.jwks(loaded)),
         }
     }
 
@@ -141,15 +150,17 @@ impl Gateway {
         exchange.decision = Decision::Deny;
         let facts = refusal.facts();
         log_refusal(exchange, refusal);
-        if !exchange.is_recorded {
+        if exchange.progress < Progress::Recorded {
             let record = exchange.record(Event::Refusal, facts.code, Some(facts.status));
-            if exchange.identity.is_some() {
+            if let Some(slot) = exchange.forwarding.take() {
+                slot.record(record);
+            } else if exchange.identity.is_some() {
                 // The refusal stands even when its record does not.
                 let _ = self.queue().reserve().map(|slot| slot.record(record));
             } else {
                 self.services().audit.refusal(exchange.client, record);
             }
-            exchange.is_recorded = true;
+            exchange.progress = Progress::Recorded;
         }
         if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
             return answer::see_other(&loaded.login_location(exchange));
@@ -157,7 +168,7 @@ impl Gateway {
         answer::refusal(refusal, own || below_prefix)
     }
 
-    /// What every answer gets: its id, its cookies, HSTS, and its count.
+    /// What every answer gets: its id, its cookies, what browsers are told, and its count.
     async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
         if let Some(renewal) = exchange.renewal.take()
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -173,11 +184,13 @@ impl Gateway {
         for cookie in exchange.set_cookies.drain(..) {
             headers.append(SET_COOKIE, cookie);
         }
-        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        loaded.protection.complete(headers);
+        if !loaded.snapshot.config.server.cors_origins.is_empty() {
+            cors::state(exchange.allowed_origin.take(), headers);
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        exchange.progress = Progress::Answered;
         if matches!(answer.body(), Body::Own(_)) {
             exchange.meter.observe(exchange.began);
             if exchange.method == Method::HEAD {

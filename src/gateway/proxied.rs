@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -13,20 +14,24 @@ use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
-use crate::gateway::exchange::Exchange;
-use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
+use crate::gateway::exchange::{Exchange, Progress};
+use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
 use crate::gateway::observe::{Decision, Finish};
+use crate::gateway::shape;
 use crate::gateway::websocket::{self, Tunnel, WebSocketSlot};
 use crate::gateway::worker::{Loaded, Upstream};
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Route;
 use crate::refusal::Refusal;
-use crate::server::Peer;
+use crate::server::{Peer, Revocable};
 use crate::session::{Admission, Carrier, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
+
+/// An answer of no more bytes is never waited for by a client that does not read.
+const BUFFERED_BYTES: u64 = 16 * 1024;
 
 /// Which renewals of a token a request may bring about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,37 +64,52 @@ impl Gateway {
         if inbound.target.has_path_parameters() && !settings.path_parameters {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
-        if content_length(&inbound.parts.headers) > Some(config.server.limits.body_bytes) {
+        if content_length(&inbound.parts.headers) > Some(shape::body_bytes(config, route)) {
             return Err(Refusal::BodyTooLarge);
         }
         let slot = self.audit_slot(loaded)?;
+        let origins = &config.server.cors_origins;
         inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
         let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public());
         inbound.authorization_is_ours = reading.authorization_is_ours;
         let proof = gate::needs_proof(&inbound.parts.method, inbound.is_websocket)
-            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), &[]));
+            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), origins));
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
         // Known to a refusal's record too.
         exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
-        let handshake = self.handshake(loaded, &mut inbound)?;
+        let handshake = self.handshake(loaded, exchange, &mut inbound)?;
+        shape::throttle(loaded, exchange, route)?;
+        let assertion = match (&upstream.assertions, permit.named()) {
+            (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
+            _ => None,
+        };
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
-        let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
-        let response = self.send(upstream, exchange, request, &fault).await?;
+        let body_bytes = shape::body_bytes(config, route);
+        let permit = (permit, assertion);
+        let (request, fault) =
+            upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
+        exchange.forwarding = slot;
         exchange.decision = decision;
+        let patience = shape::response_timeout(config, route);
+        let response = self.send((upstream, patience), exchange, request, &fault).await?;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
-        let answer = self.answer(loaded, exchange, route.is_public(), (response, tunnel))?;
+        let answer = if settings.hide_errors && response.status().is_server_error() {
+            shape::hidden_error(exchange, &response)
+        } else {
+            self.answer(loaded, exchange, route.is_public(), (response, tunnel))?
+        };
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
-        if let Some(slot) = slot {
+        if let Some(slot) = exchange.forwarding.take() {
             let status = Some(answer.status().as_u16());
             slot.record(exchange.record(Event::Request, decision.label(), status));
         }
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         Ok(answer)
     }
 
@@ -201,10 +221,15 @@ impl Gateway {
     fn handshake(
         &self,
         loaded: &Loaded,
+        exchange: &Exchange,
         inbound: &mut Inbound,
     ) -> Result<Option<Handshake>, Refusal> {
         if !inbound.is_websocket {
             return Ok(None);
+        }
+        // An upstream that upgrades could take the body for frames.
+        if exchange.body.is_there() {
+            return Err(Refusal::BadRequest { reason: "A WebSocket handshake has no body." });
         }
         let max = loaded.snapshot.config.server.limits.websockets;
         let Some(slot) = self.services().websockets.take(max) else {
@@ -221,19 +246,19 @@ impl Gateway {
     /// session lives.
     async fn send(
         &self,
-        upstream: &Upstream,
+        (upstream, patience): (&Upstream, Option<Duration>),
         exchange: &mut Exchange,
         request: UpstreamRequest,
         fault: &FaultCell,
     ) -> Result<Response<Received>, Refusal> {
         let began = Instant::now();
         let sent = match exchange.identity.clone() {
-            None => upstream.pool.send(request).await,
+            None => upstream.pool.send_within(request, patience).await,
             Some(identity) => {
                 let mut watch = SessionWatch::new(identity, self.services().clock.clone());
                 tokio::select! {
                     biased;
-                    sent = upstream.pool.send(request) => sent,
+                    sent = upstream.pool.send_within(request, patience) => sent,
                     () = watch.ended() => return Err(Refusal::SessionRevoked),
                 }
             }
@@ -273,7 +298,7 @@ impl Gateway {
             let (Some((handshake, peer)), Some(upstream)) = (tunnel, upstream) else {
                 return Err(Refusal::UpstreamUnavailable);
             };
-            filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, true);
+            shape::response_head(loaded, &mut parts.headers, true);
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             let tunnel =
@@ -281,7 +306,15 @@ impl Gateway {
             tokio::task::spawn_local(websocket::splice(handshake.client, upstream, tunnel));
             return Ok(Response::from_parts(parts, Body::empty()));
         }
-        filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, is_public);
+        shape::response_head(loaded, &mut parts.headers, is_public);
+        // What is small lies whole in the buffers; the rest must end even if nobody reads it.
+        if let Some(identity) = exchange.identity.clone()
+            && body.size_hint().upper().is_none_or(|bytes| bytes > BUFFERED_BYTES)
+        {
+            let clock = self.services().clock.clone();
+            let revocable = Revocable::new(move || identity.has_ended(clock.now()));
+            parts.extensions.insert(revocable);
+        }
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
         Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
     }
@@ -289,10 +322,10 @@ impl Gateway {
 
 fn upstream_request(
     loaded: &Loaded,
-    upstream: &Upstream,
+    (upstream, body_bytes): (&Upstream, u64),
     exchange: &mut Exchange,
     inbound: &mut Inbound,
-    permit: Permit,
+    (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
     let incoming = exchange.body.take().filter(|body| !body.is_end_stream());
@@ -300,7 +333,7 @@ fn upstream_request(
         None => (ClientBody::empty(), FaultCell::default()),
         Some(incoming) => {
             let trailers = upstream.rules.forbidden_trailers();
-            ClientBody::new(incoming, limits.body_bytes, limits.body_idle_timeout, trailers)
+            ClientBody::new(incoming, body_bytes, limits.body_idle_timeout, trailers)
         }
     };
     let origin = Origin {
@@ -310,6 +343,7 @@ fn upstream_request(
         peer_is_trusted: exchange.peer_is_trusted,
         request_id: &exchange.request_id,
         authorization_is_ours: inbound.authorization_is_ours,
+        assertion,
         is_websocket: inbound.is_websocket,
     };
     let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;

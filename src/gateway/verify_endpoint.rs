@@ -12,6 +12,7 @@ use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate::{self, Grounds};
 use crate::gateway::observe::method_label;
+use crate::gateway::shape;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Found;
@@ -58,12 +59,13 @@ impl Gateway {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
         exchange.meter = loaded.route_meter(route);
+        let origins = &loaded.snapshot.config.server.cors_origins;
         let slot = self.audit_slot(loaded)?;
         let is_websocket = headers
             .get("upgrade")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let proof = gate::needs_proof(&described.method, is_websocket)
-            .then(|| csrf::proof(headers, described.host.authority(), &[]));
+            .then(|| csrf::proof(headers, described.host.authority(), origins));
         let reading = loaded.credentials.read(headers, route.is_public());
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
@@ -71,6 +73,8 @@ impl Gateway {
         exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
+        // What the other proxy forwards counts as if it were forwarded here.
+        shape::throttle(loaded, exchange, route)?;
         if let Some(slot) = slot {
             slot.record(exchange.record(Event::Request, "verified", Some(204)));
         }

@@ -16,19 +16,22 @@ use crate::audit::{Audit, WorkerQueue};
 use crate::config::{Config, Delivery};
 use crate::directory::Directory;
 use crate::gateway::as_parameter;
+use crate::gateway::assertion::Assertions;
 use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::observe::RouteMeter;
+use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
 use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
-use crate::throttle::LoginThrottle;
+use crate::throttle::{LoginThrottle, RouteThrottles};
+use crate::token::{AssertionIssuer, AssertionKeys};
 use crate::upstream::Pool;
-use crate::wire::cookie;
+use crate::wire::{cookie, cors};
 
 /// What a reload replaces as a whole.
 pub struct Snapshot {
@@ -36,8 +39,14 @@ pub struct Snapshot {
     pub config: Config,
     /// Its routes.
     pub routes: RouteTable,
+    /// The keys of its assertions.
+    pub assertion_keys: Arc<AssertionKeys>,
+    /// Who signs them, for each upstream.
+    pub issuers: Vec<Option<Arc<AssertionIssuer>>>,
     /// Its directory, if there is one.
     pub directory: Option<Arc<Directory>>,
+    /// What its routes may still take.
+    pub throttles: RouteThrottles,
 }
 
 /// What all workers share.
@@ -76,6 +85,7 @@ pub(crate) struct Loaded {
     pub(crate) credentials: Credentials,
     pub(crate) identity_headers: Rc<IdentityHeaders>,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) protection: Protection,
     pub(crate) overhead: Histogram,
     metrics: Metrics,
     checks: RefCell<Vec<(&'static str, IntCounter)>>,
@@ -89,6 +99,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool<UpstreamRequest>,
     pub(crate) rules: ForwardRules,
+    pub(crate) assertions: Option<Assertions>,
 }
 
 impl Gateway {
@@ -125,8 +136,11 @@ impl Gateway {
     }
 
     pub(crate) fn exchange(&self, loaded: &Loaded, parts: &Parts, peer: &Peer) -> Exchange {
-        let trusted = &loaded.snapshot.config.server.trusted_proxies;
-        Exchange::new(parts, peer, trusted, &self.ids, Rc::clone(&loaded.none))
+        let server = &loaded.snapshot.config.server;
+        let none = Rc::clone(&loaded.none);
+        let mut exchange = Exchange::new(parts, peer, &server.trusted_proxies, &self.ids, none);
+        exchange.allowed_origin = cors::allowed(&parts.headers, &server.cors_origins);
+        exchange
     }
 }
 
@@ -136,7 +150,8 @@ impl Loaded {
         let metrics = &services.metrics;
         let names = (config.cookie.token_name.as_str(), config.cookie.context_name.as_str());
         let identity_headers = Rc::new(IdentityHeaders::new(&config.headers));
-        let upstreams = config.upstreams.iter().map(|upstream| Upstream {
+        let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| Upstream {
+            assertions: assertions(&snapshot, index),
             pool: Pool::new(upstream, metrics),
             rules: ForwardRules::new(config, upstream, &identity_headers),
         });
@@ -148,6 +163,7 @@ impl Loaded {
             ),
             upstreams: upstreams.collect(),
             identity_headers,
+            protection: Protection::new(&config.headers),
             overhead: metrics.http_overhead(),
             metrics: metrics.clone(),
             checks: RefCell::default(),
@@ -228,4 +244,11 @@ impl Loaded {
         }
         exchange.set_cookies.extend(header);
     }
+}
+
+/// How an upstream gets its assertions, if it does.
+fn assertions(snapshot: &Snapshot, upstream: usize) -> Option<Assertions> {
+    let issuer = snapshot.issuers.get(upstream)?.as_ref()?;
+    let config = snapshot.config.upstreams.get(upstream)?.assertion.as_ref()?;
+    Some(Assertions { upstream, issuer: Arc::clone(issuer), deliver: config.deliver.clone() })
 }

@@ -36,6 +36,9 @@ pub(crate) fn route(line: &str, access: &str) -> Route {
             roles => Access::Roles(names(roles).iter().map(|name| Role::new(name)).collect()),
         },
         upstream: 0,
+        throttle: Vec::new(),
+        body_bytes: None,
+        response_timeout: None,
     }
 }
 
@@ -85,6 +88,10 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             role: HeaderName::from_static("x-auth-role"),
             preset: HeaderPreset::None,
             hsts: None,
+            content_type_options: true,
+            frame_options: None,
+            referrer_policy: None,
+            permissions_policy: None,
         },
         login_page: LoginPage { title: String::new(), notice: String::new() },
         upstreams: vec![upstream()],
@@ -104,6 +111,7 @@ fn server() -> Server {
         proxy_protocol: false,
         workers: 1,
         auth_prefix: "/auth".to_owned(),
+        cors_origins: Vec::new(),
         tls: Tls {
             certificates: Vec::new(),
             private_key: Arc::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()))),
@@ -111,6 +119,8 @@ fn server() -> Server {
             client: None,
             certificate_file: PathBuf::new(),
         },
+        jwks_listen: address(),
+        jwks_allow: Vec::new(),
         limits: Limits::default(),
     }
 }
@@ -129,6 +139,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        attributes: Vec::new(),
         roles,
     }
 }
@@ -142,6 +153,8 @@ fn upstream() -> Upstream {
         set_headers: BTreeMap::new(),
         allow_headers: Vec::new(),
         path_parameters: false,
+        assertion: None,
+        hide_errors: false,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_secs(4),

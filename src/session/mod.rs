@@ -2,6 +2,7 @@
 //! What a request needs lies in memory; what must outlive the process is in the
 //! store. Knows no HTTP and no directory.
 
+mod assertion;
 mod end;
 mod live;
 mod open;
@@ -25,7 +26,7 @@ use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
 
 pub use end::Reason;
-pub use open::{OpenError, Opened, Origin};
+pub use open::{OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, VerifiedIdentity};

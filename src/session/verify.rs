@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::ambient::{Clock, Timestamp};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::session::live::{Live, Presented};
 use crate::session::{Reason, Sessions};
-use crate::token::{Claims, ContextHash, LEEWAY, TokenError};
+use crate::token::{AssertionMemory, Claims, ContextHash, LEEWAY, TokenError};
 
 /// A token whose signature and claims hold and whose context cookie came along.
 /// Says nothing of expiry and revocation: `Sessions::admit` does, on every request.
@@ -191,6 +191,13 @@ impl VerifiedIdentity {
         self.0.claims.session
     }
 
+    /// What claims ask of the directory's entry, as it was at login; `None` while the
+    /// session's record is not known.
+    #[must_use]
+    pub fn attributes(&self) -> Option<&Arc<Attributes>> {
+        self.0.live.attributes()
+    }
+
     /// When the token was issued.
     #[must_use]
     pub fn issued_at(&self) -> Timestamp {
@@ -213,6 +220,16 @@ impl VerifiedIdentity {
     #[must_use]
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.0.live.is_ended() || now >= self.session_expires_at()
+    }
+
+    pub(super) fn assertions(&self) -> &AssertionMemory {
+        &self.0.live.assertions
+    }
+
+    /// Wall time, as this session's checks see it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// Counts as activity: traffic of the client on a WebSocket.

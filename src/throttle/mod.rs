@@ -1,8 +1,12 @@
 //! Failed logins of one account and from one address, counted before the
 //! directory is asked. Knows neither passwords nor who exists; names and addresses
-//! are kept as keyed hashes.
+//! are kept as keyed hashes. Requests on throttled routes are counted in `route`.
 
+mod route;
 mod table;
+mod window;
+
+pub use route::{Exceeded, RouteThrottles};
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -226,8 +230,7 @@ impl Inner {
     /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
     fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
         self.metrics.throttled(rule).inc();
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Throttled { retry_after: Duration::from_secs(seconds), rule }
+        Throttled { retry_after: whole_seconds(wait), rule }
     }
 
     /// A keyed hash, whose lowest bit says of what kind it is.
@@ -246,6 +249,11 @@ impl Tables {
     fn of(&mut self, key: &Key) -> &mut Table {
         if key[0] & 1 == Kind::Account as u8 { &mut self.accounts } else { &mut self.addresses }
     }
+}
+
+/// Rounded up: who waits this long is not refused again.
+fn whole_seconds(wait: Duration) -> Duration {
+    Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
 }
 
 /// The network that counts as one: an IPv4 address, or an IPv6 /64.

@@ -7,9 +7,11 @@
 
 mod answers;
 mod browser;
+mod cors;
 mod crash;
 mod csrf;
 mod demo;
+mod deploy;
 mod directory;
 mod directory_failure;
 mod directory_kinds;
@@ -26,7 +28,12 @@ mod recorded;
 mod refusal;
 mod reload;
 mod renewal;
+mod response_headers;
+mod rules;
 mod server;
+mod shaping;
 mod smuggling;
+mod starts;
 mod streaming;
 mod support;
+mod throttle;

@@ -1,13 +1,19 @@
 //! What the audit log tells of whom, beyond the one walk through everything.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
-use serde_json::Value;
+use bindgate::config::LdapTransport;
+use serde_json::{Value, json};
 
+use crate::support::client::Protocol;
 use crate::support::eventually;
+use crate::support::relay::{Mood, Relay};
 use crate::support::slapd::PASSWORD;
-use crate::support::world::{ADMIN, TRACER, World, log_in, token_of};
+use crate::support::world::{
+    ADMIN, TRACER, World, directory_through, log_in, shared_slapd, token_of,
+};
 
 /// Waits until the log holds a record like this.
 async fn record(log: &Path, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
@@ -118,4 +124,49 @@ async fn a_signal_right_after_the_ready_line_drains() {
         world.gateway.signal("TERM");
         assert_eq!(world.gateway.ended().await.code(), Some(0));
     }
+}
+
+#[tokio::test]
+async fn a_forwarded_request_is_recorded_also_when_its_client_does_not_wait() {
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let world = World::start().await;
+        let alice = world.sign_in(ADMIN).await.over(protocol);
+        let request = alice.get("/app/hold?who=left").build();
+        let mut connection = alice.connect().await.expect("a connection");
+        let sending = tokio::spawn(async move { connection.send(request).await.map(drop) });
+        world.upstream.held(1).await;
+        sending.abort();
+        let log = world.gateway.setup.audit_file();
+        let left = record(&log, "the client left", |it| it["outcome"] == "client_gone").await;
+        assert_eq!(left["path"], "/app/hold");
+        assert_eq!(left["subject"], ADMIN);
+        world.upstream.release();
+    }
+}
+
+#[tokio::test]
+async fn a_login_is_recorded_also_when_its_client_does_not_wait() {
+    let slapd = shared_slapd();
+    let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(LdapTransport::Tls)));
+    let relay = Relay::to(server).await;
+    let directory = directory_through(&slapd, LdapTransport::Tls, relay.address);
+    let world = World::with(|setup| {
+        setup.directory(&directory);
+    })
+    .await;
+    world.gateway.readiness(200).await;
+    let before = relay.opened();
+    let client = world.client();
+    let login = json!({ "username": TRACER, "password": PASSWORD });
+    let request = client.post("/auth/login").json(&login).build();
+    let mut connection = client.connect().await.expect("a connection");
+    let sending = tokio::spawn(async move { connection.send(request).await.map(drop) });
+    // The bind's connection: the login is under way, and now waits for the directory.
+    eventually("the bind's connection", || (relay.opened() > before).then_some(())).await;
+    relay.becomes(Mood::Stall);
+    sending.abort();
+    relay.becomes(Mood::Well);
+    let log = world.gateway.setup.audit_file();
+    let login = record(&log, "the login", |it| it["event"] == "login").await;
+    assert_eq!(login["subject"], TRACER, "{login}");
 }

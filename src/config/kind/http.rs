@@ -8,7 +8,8 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::{Fault, Kind, Raw, Text, describe};
-use crate::config::Hsts;
+use crate::config::assertion::is_foreign_typ;
+use crate::config::{Deliver, Hsts, PermissionsPolicy};
 
 /// What frames a message, or is the gateway's own to say: no configuration names it.
 const OWN_HEADERS: [&str; 13] = [
@@ -94,6 +95,40 @@ pub(in crate::config) const fn cookie_name() -> Text<String> {
     }
 }
 
+/// How an upstream gets its assertions.
+pub(in crate::config) const fn deliver() -> Text<Deliver> {
+    Text {
+        allowed: "\"header:NAME\", \"cookie:NAME\" or \"bearer\"",
+        pattern: Some("^(header:.+|cookie:.+|bearer)$"),
+        parse: |text| match text.split_once(':') {
+            Some(("header", name)) => (header_name().parse)(name).map(Deliver::Header),
+            Some(("cookie", name)) => (cookie_name().parse)(name).map(Deliver::Cookie),
+            None if text == "bearer" => Ok(Deliver::Bearer),
+            _ => Err(Fault::default()),
+        },
+        show: |deliver| match deliver {
+            Deliver::Header(name) => format!("header:{}", show_name(name)),
+            Deliver::Cookie(name) => format!("cookie:{name}"),
+            Deliver::Bearer => "bearer".to_owned(),
+        },
+    }
+}
+
+/// The `typ` of a token that is none of the gateway's own (RFC 7515 section 4.1.9).
+pub(in crate::config) const fn token_type() -> Text<String> {
+    Text {
+        allowed: "a media type without \"application/\", such as \"JWT\", none of the gateway's \
+                  other tokens",
+        pattern: Some("^[A-Za-z0-9!#$&^_.+-]+$"),
+        parse: |text| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
+            let good = (1..=64).contains(&text.len()) && text.bytes().all(fits);
+            if good && !is_foreign_typ(text) { Ok(text.to_owned()) } else { Err(Fault::default()) }
+        },
+        show: String::clone,
+    }
+}
+
 /// The value of `Strict-Transport-Security`, or `off`.
 pub(in crate::config) const fn hsts() -> Text<Option<Hsts>> {
     Text {
@@ -116,6 +151,23 @@ pub(in crate::config) const fn hsts() -> Text<Option<Hsts>> {
         },
         show: |value| match value {
             Some(Hsts(value)) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            None => "off".to_owned(),
+        },
+    }
+}
+
+/// The value of `Permissions-Policy`, or `off`.
+pub(in crate::config) const fn permissions_policy() -> Text<Option<PermissionsPolicy>> {
+    Text {
+        allowed: "features such as \"camera=(), geolocation=(self)\", each once, or \"off\"",
+        pattern: None,
+        parse: |text| match PermissionsPolicy::parse(text) {
+            Some(policy) => Ok(Some(policy)),
+            None if text == "off" => Ok(None),
+            None => Err(Fault::default()),
+        },
+        show: |policy| match policy {
+            Some(policy) => String::from_utf8_lossy(policy.value().as_bytes()).into_owned(),
             None => "off".to_owned(),
         },
     }
@@ -204,7 +256,11 @@ fn show_name(name: &HeaderName) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{HeaderMapKind, Value, cookie_name, header_name, hsts, method, overriding_header};
+    use super::{
+        HeaderMapKind, Value, cookie_name, deliver, header_name, hsts, method, overriding_header,
+        token_type,
+    };
+    use crate::config::Deliver;
     use crate::config::kind::{Kind, Raw, read};
 
     #[test]
@@ -226,6 +282,30 @@ mod tests {
         assert!(read(&cookie_name(), "__Host-bindgate-token").is_ok());
         for text in ["__Host-", "__secure-", "", "a b", "a=b", "a;b", "\"a\""] {
             assert!(read(&cookie_name(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_assertion_comes_in_a_header_a_cookie_or_as_bearer() {
+        let name = "x-assertion".parse().unwrap();
+        assert_eq!(read(&deliver(), "header:X-Assertion").unwrap(), Deliver::Header(name));
+        let cookie = Deliver::Cookie("access_token".to_owned());
+        assert_eq!(read(&deliver(), "cookie:access_token").unwrap(), cookie);
+        assert_eq!(read(&deliver(), "bearer").unwrap(), Deliver::Bearer);
+        for text in ["header:Authorization", "header:Cookie", "header:", "cookie:a b", "Bearer", ""]
+        {
+            assert!(read(&deliver(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_assertion_passes_for_a_session_token() {
+        for text in ["JWT", "at+jwt", "bindgate-assertion+jwt", "Bindgate-Assertion+JWT"] {
+            assert!(read(&token_type(), text).is_ok(), "{text}");
+        }
+        for text in ["bindgate-session+jwt", "BINDGATE-Session+jwt", "bindgate-mfa+jwt", "", "a b"]
+        {
+            assert!(read(&token_type(), text).is_err(), "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Kinds of values: what may stand at a key, how it is read, how its default is
 //! shown and how the JSON Schema says it. Knows no key.
 
+mod claims;
 mod directory;
 mod http;
 mod measure;
@@ -8,14 +9,16 @@ mod net;
 mod route;
 mod text;
 
+pub(super) use claims::Claims;
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
 pub(super) use http::{
-    HeaderMapKind, cookie_name, header_name, hsts, method, overriding_header, upstream_header,
+    HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header,
+    permissions_policy, token_type, upstream_header,
 };
-pub(super) use measure::{duration, rate, seconds, show_duration, size};
+pub(super) use measure::{duration, rate, seconds, show_duration, size, throttle_rule};
 pub(super) use net::{
-    DirectoryUrl, directory_url, host_name, network, origin, origin_host, socket_address,
-    upstream_url,
+    DirectoryUrl, calling_origin, directory_url, host_name, network, origin, origin_host,
+    socket_address, upstream_url,
 };
 pub(super) use route::{auth_prefix, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};

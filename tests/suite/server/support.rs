@@ -408,6 +408,7 @@ impl Client {
 /// `[[upstream]]` at this address.
 pub(crate) fn upstream_at(address: SocketAddr) -> Upstream {
     Upstream {
+        assertion: None,
         name: "backend".to_owned(),
         servers: vec![UpstreamServer { host: address.ip().to_string(), port: address.port() }],
         strip_cookies: Vec::new(),
@@ -415,6 +416,7 @@ pub(crate) fn upstream_at(address: SocketAddr) -> Upstream {
         set_headers: std::collections::BTreeMap::new(),
         allow_headers: Vec::new(),
         path_parameters: false,
+        hide_errors: false,
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(4),

@@ -64,6 +64,7 @@ impl Samba {
         };
         config::Directory {
             kind: DirectoryKind::ActiveDirectory,
+            attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: self.address.to_string(),
                 port: PORT,

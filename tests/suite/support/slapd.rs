@@ -98,6 +98,7 @@ impl Slapd {
     pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
         config::Directory {
             kind: DirectoryKind::Ldap,
+            attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port: self.port(transport),
