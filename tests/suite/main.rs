@@ -15,6 +15,7 @@ mod demo;
 mod deploy;
 mod directory;
 mod directory_failure;
+mod directory_kinds;
 mod endpoints;
 mod headers;
 mod layers;

@@ -1,7 +1,7 @@
 //! What must hold between keys and sections, and what is merely noted.
 
 use super::{Folder, SMALL, only, replaced, with};
-use crate::config::{LdapTransport, Loaded};
+use crate::config::{DirectoryKind, LdapTransport, Loaded};
 
 #[test]
 fn what_contradicts_itself_is_refused() {
@@ -116,6 +116,27 @@ fn the_directory_fetches_what_claims_ask_for() {
     only(&folder.lines(&text), &["33 attributes", "at most 32"]);
     let public = "deliver = \"bearer\", publish = \"public\"";
     assert_eq!(folder.load(&asserting(public), &[]).unwrap().config.jwks_address(), None);
+}
+
+#[test]
+fn active_directory_asks_for_less_and_takes_no_more() {
+    let folder = Folder::new();
+    let active = |text: &str| text.replacen("\"ldap\"", "\"active_directory\"", 1);
+    let without_groups = active(SMALL).replacen("group_base_dn", "# group_base_dn", 1);
+    let directory = folder.load(&without_groups, &[]).unwrap().config.directory.unwrap();
+    assert_eq!(directory.kind, DirectoryKind::ActiveDirectory);
+    assert_eq!(directory.subject_attribute, "objectGUID");
+    only(&folder.lines(&active(SMALL)), &["directory.group_base_dn", "counts the groups itself"]);
+    for line in ["user_attribute = \"uid\"", "nested_groups = true"] {
+        let key = line.split(' ').next().unwrap();
+        let text = without_groups.replacen("[directory]", &format!("[directory]\n{line}"), 1);
+        only(&folder.lines(&text), &[key, "Active Directory"]);
+    }
+    let named = "[directory]\nsubject_attribute = \"uid\"";
+    let named = folder.load(&without_groups.replacen("[directory]", named, 1), &[]).unwrap();
+    assert_eq!(named.config.directory.unwrap().subject_attribute, "uid");
+    let ldap = SMALL.replacen("group_base_dn", "# group_base_dn", 1);
+    only(&folder.lines(&ldap), &["directory.group_base_dn", "nothing", "distinguished name"]);
 }
 
 #[test]

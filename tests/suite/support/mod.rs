@@ -7,10 +7,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod dirsrv;
 pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod raw;
 pub(crate) mod relay;
+pub(crate) mod samba;
 pub(crate) mod setup;
 pub(crate) mod slapd;
 pub(crate) mod token;
