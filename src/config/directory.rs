@@ -11,9 +11,11 @@ use super::reader::Reader;
 use crate::identity::Role;
 use crate::secret::Secret;
 
-/// `[directory]` of kind `ldap`.
+/// `[directory]` of a kind that speaks LDAP.
 #[derive(Clone, Debug)]
 pub struct Directory {
+    /// What kind of directory it is.
+    pub kind: DirectoryKind,
     /// The servers, in the order of `urls`; exactly one until failover is built.
     pub servers: Vec<LdapServer>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
@@ -24,15 +26,15 @@ pub struct Directory {
     pub bind_password: Secret<String>,
     /// Below which users are searched.
     pub base_dn: String,
-    /// The attribute that the login name is compared with.
+    /// The attribute that the login name is compared with; not in Active Directory.
     pub user_attribute: String,
     /// An RFC 4515 filter and-ed with the comparison; parsed and known to be valid.
     pub user_filter: Option<String>,
     /// The attribute that becomes `sub`.
     pub subject_attribute: String,
-    /// Below which groups are searched.
+    /// Below which groups are searched; not in Active Directory.
     pub group_base_dn: String,
-    /// Whether groups of groups count.
+    /// Whether groups of groups count; in Active Directory they always do.
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
@@ -40,6 +42,15 @@ pub struct Directory {
     pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
     pub roles: Vec<RoleMapping>,
+}
+
+/// What kind of directory it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectoryKind {
+    /// LDAP with groups that name their members: OpenLDAP, 389-ds and others.
+    Ldap,
+    /// Active Directory, or Samba as one.
+    ActiveDirectory,
 }
 
 /// One server of `directory.urls`.
@@ -77,6 +88,10 @@ impl Directory {
     /// Reads `[directory]`.
     pub(super) fn read(r: &mut Reader<'_>) -> Option<Self> {
         let kind = r.required("kind", KIND, "What kind of directory it is.");
+        let is_active = kind == Some(DirectoryKind::ActiveDirectory);
+        if is_active {
+            refuse_keys_of_other_directories(r);
+        }
         let servers = read_servers(r);
         let authorities = read_authorities(r);
         let bind_dn = r.required("bind_dn", kind::distinguished_name(), "The service account.");
@@ -88,20 +103,25 @@ impl Directory {
             "user_attribute",
             kind::attribute(),
             "uid".to_owned(),
-            "The attribute that the login name is compared with.",
+            "The attribute that the login name is compared with; not for Active Directory.",
         );
         let user_filter =
             r.optional("user_filter", kind::filter(), "A filter that users must match too.");
-        let subject_attribute = r.or(
-            "subject_attribute",
-            kind::attribute(),
-            "uid".to_owned(),
-            "The attribute that becomes the token's sub and the header of headers.user.",
+        let subject_attribute = read_subject_attribute(r, is_active);
+        let group_base_dn = r.optional(
+            "group_base_dn",
+            dn(),
+            "Below which entry groups are searched; required, but not for Active Directory.",
         );
-        let group_base_dn =
-            r.required("group_base_dn", dn(), "Below which entry groups are searched.");
-        let nested_groups =
-            r.or("nested_groups", Boolean, true, "Whether members of a group's groups count.");
+        if !is_active && r.is_missing("group_base_dn") {
+            r.problem("group_base_dn", "nothing", dn().allowed.to_owned());
+        }
+        let nested_groups = r.or(
+            "nested_groups",
+            Boolean,
+            true,
+            "Whether members of a group's groups count; in Active Directory they always do.",
+        );
         let timeout = r.or(
             "timeout",
             kind::duration(false),
@@ -111,8 +131,10 @@ impl Directory {
         let roles = read_roles(r);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
-        kind?;
+        let kind = kind?;
+        let group_base_dn = if is_active { String::new() } else { group_base_dn? };
         Some(Self {
+            kind,
             servers: servers?,
             authorities: authorities?,
             bind_dn: bind_dn?,
@@ -121,7 +143,7 @@ impl Directory {
             user_attribute,
             user_filter,
             subject_attribute,
-            group_base_dn: group_base_dn?,
+            group_base_dn,
             nested_groups,
             timeout,
             attributes: Vec::new(),
@@ -130,13 +152,34 @@ impl Directory {
     }
 }
 
-const KIND: Choice<()> = Choice {
-    built: &[("ldap", ())],
-    unbuilt: &[
-        ("active_directory", "Active Directory (it speaks LDAP: \"ldap\" may do)"),
-        ("file", "users in a file"),
-    ],
+const KIND: Choice<DirectoryKind> = Choice {
+    built: &[("ldap", DirectoryKind::Ldap), ("active_directory", DirectoryKind::ActiveDirectory)],
+    unbuilt: &[("file", "users in a file")],
 };
+
+fn read_subject_attribute(r: &mut Reader<'_>, is_active: bool) -> String {
+    let named = r.or(
+        "subject_attribute",
+        kind::attribute(),
+        "uid".to_owned(),
+        "The attribute that becomes the token's sub and the header of headers.user; in \
+         Active Directory objectGUID unless it is named.",
+    );
+    if is_active && !r.given("subject_attribute") { "objectGUID".to_owned() } else { named }
+}
+
+/// Active Directory has its own login names, and counts groups itself.
+fn refuse_keys_of_other_directories(r: &mut Reader<'_>) {
+    for (key, allowed) in [
+        ("user_attribute", "nothing: Active Directory finds people by its own login names"),
+        ("group_base_dn", "nothing: Active Directory counts the groups itself, wherever they are"),
+        ("nested_groups", "nothing: Active Directory counts nested groups always"),
+    ] {
+        if r.given(key) {
+            r.problem(key, "a value", allowed.to_owned());
+        }
+    }
+}
 
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("recheck_interval", "asking the directory again during a session");

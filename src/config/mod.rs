@@ -34,7 +34,7 @@ mod upstream;
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
-pub use directory::{Directory, LdapServer, LdapTransport, RoleMapping};
+pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
 pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};

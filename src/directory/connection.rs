@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
+use ldap3::controls::RawControl;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, StdStream};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -24,6 +25,8 @@ use crate::directory::guard;
 use crate::directory::{DirectoryError, Operation};
 use crate::secret::Secret;
 
+/// Active Directory then answers from its own domain alone and refers to no other.
+const DOMAIN_SCOPE: &str = "1.2.840.113556.1.4.1339";
 const CODE_SUCCESS: u32 = 0;
 const CODE_SIZE_LIMIT_EXCEEDED: u32 = 4;
 const CODE_NO_SUCH_OBJECT: u32 = 32;
@@ -31,6 +34,8 @@ const CODE_NO_SUCH_OBJECT: u32 = 32;
 /// Where a server is and how to talk to it.
 pub(super) struct Endpoint {
     server: LdapServer,
+    /// Whether searches are kept to the server's own domain.
+    within_domain: bool,
     tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
@@ -39,6 +44,7 @@ impl Endpoint {
     pub(super) fn new(
         server: &LdapServer,
         authorities: Option<&[CertificateDer<'static>]>,
+        within_domain: bool,
     ) -> Result<Self, DirectoryError> {
         let tls = match server.transport {
             LdapTransport::Plaintext => None,
@@ -49,7 +55,7 @@ impl Endpoint {
                 Some((TlsConnector::from(Arc::new(tls_config(authorities)?)), name))
             }
         };
-        Ok(Self { server: server.clone(), tls })
+        Ok(Self { server: server.clone(), within_domain, tls })
     }
 
     /// `host:port`, as metrics and logs name the server.
@@ -66,13 +72,15 @@ impl Endpoint {
         if self.server.transport == LdapTransport::StartTls {
             guard::start_tls(&mut stream).await?;
         }
-        match &self.tls {
-            None => Connection::over(stream, self.name()).await,
+        let mut connection = match &self.tls {
+            None => Connection::over(stream, self.name()).await?,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                Connection::over(stream.map_err(DirectoryError::Tls)?, self.name()).await
+                Connection::over(stream.map_err(DirectoryError::Tls)?, self.name()).await?
             }
-        }
+        };
+        connection.within_domain = self.within_domain;
+        Ok(connection)
     }
 }
 
@@ -121,6 +129,7 @@ pub(super) struct Connection {
     library: Ldap,
     tasks: [AbortHandle; 2],
     suspect: AtomicBool,
+    within_domain: bool,
 }
 
 impl Connection {
@@ -142,7 +151,7 @@ impl Connection {
         // A panic in the driver ends this task alone, and with it the connection.
         let driver = tokio::spawn(driver.drive());
         let tasks = [guard.abort_handle(), driver.abort_handle()];
-        Ok(Self { library, tasks, suspect: AtomicBool::new(false) })
+        Ok(Self { library, tasks, suspect: AtomicBool::new(false), within_domain: false })
     }
 
     /// False once it ended or an operation on it was left without a proper end.
@@ -162,7 +171,7 @@ impl Connection {
             library.simple_bind(dn, password.expose()).await.map_err(|_| DirectoryError::Lost)
         };
         let result = self.watched(work).await?;
-        bind::judge(result.rc, &result.ctrls)
+        bind::judge(result.rc, &result.text, &result.ctrls)
     }
 
     /// Searches; references are left out and never followed.
@@ -185,6 +194,13 @@ impl Connection {
         let mut library = self.library.clone();
         let limit = i32::try_from(search.entries_max).unwrap_or(i32::MAX);
         library.with_search_options(SearchOptions::new().sizelimit(limit));
+        if self.within_domain {
+            library.with_controls(vec![RawControl {
+                ctype: DOMAIN_SCOPE.to_owned(),
+                crit: true,
+                val: None,
+            }]);
+        }
         let filter = search.filter.to_string();
         let attributes = search.attributes.to_vec();
         let stream = library.streaming_search(search.base, search.scope, &filter, attributes);

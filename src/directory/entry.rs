@@ -42,6 +42,17 @@ impl Entry {
         found.map_or(&[], |(_, values)| values)
     }
 
+    /// The one value of an attribute, as text.
+    pub(super) fn text(&self, attribute: &str) -> Option<&str> {
+        let [value] = self.values(attribute) else { return None };
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The one value of an attribute, as a decimal number.
+    pub(super) fn number(&self, attribute: &str) -> Option<i64> {
+        self.text(attribute)?.parse().ok()
+    }
+
     /// Who the entry is to the upstream: the one value of `attribute`.
     pub(super) fn subject(&self, attribute: &str) -> Result<Subject, NoSubject> {
         let value = match self.values(attribute) {

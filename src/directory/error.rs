@@ -4,6 +4,7 @@
 use std::io;
 
 use crate::directory::Operation;
+use crate::directory::outcome::{Bar, Change, Rejection};
 use crate::identity::Subject;
 
 /// Why somebody is not let in.
@@ -13,11 +14,11 @@ pub enum VerifyError {
     #[error("rejected: {}", .0.label())]
     Rejected(Rejection),
     /// The password is right, but expired or to be changed first.
-    #[error("the password must be changed")]
-    MustChange,
-    /// The password is right, but the entry names no usable subject; the log says why.
-    #[error("the account cannot be used")]
-    AccountUnavailable,
+    #[error("the password must be changed: {}", .0.label())]
+    MustChange(Change),
+    /// The password is right, but the account is closed.
+    #[error("the account cannot be used: {}", .0.label())]
+    AccountUnavailable(Bar),
     /// The password is right, but no configured role fits.
     #[error("the account has no role")]
     NoRole {
@@ -32,38 +33,6 @@ pub enum VerifyError {
     /// The directory did not answer; nobody's password was judged.
     #[error("the directory is unavailable")]
     Unavailable(#[source] DirectoryError),
-}
-
-/// Why a login was rejected. The public is told none of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejection {
-    /// No entry has the name.
-    NoSuchUser,
-    /// Several entries have the name.
-    Ambiguous,
-    /// The password is wrong.
-    WrongPassword,
-    /// The account is locked.
-    Locked,
-    /// The account is disabled.
-    Disabled,
-    /// The entry went away, has no password, is an alias or may not bind.
-    Unbindable,
-}
-
-impl Rejection {
-    /// The label of metrics and audit records.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NoSuchUser => "no_such_user",
-            Self::Ambiguous => "ambiguous",
-            Self::WrongPassword => "wrong_password",
-            Self::Locked => "locked",
-            Self::Disabled => "disabled",
-            Self::Unbindable => "unbindable",
-        }
-    }
 }
 
 /// Why the directory cannot be used or did not answer.
@@ -107,6 +76,9 @@ pub enum DirectoryError {
     /// An account is in more groups than are looked at; roles would be guesswork.
     #[error("an account is in too many groups")]
     TooManyGroups,
+    /// The service account may not read which groups an account is in.
+    #[error("the service account may not read tokenGroups")]
+    HiddenGroups,
 }
 
 impl DirectoryError {
@@ -124,6 +96,7 @@ impl DirectoryError {
             Self::Refused { .. } => "refused",
             Self::Protocol(_) => "protocol",
             Self::TooManyGroups => "too_many_groups",
+            Self::HiddenGroups => "hidden_groups",
         }
     }
 }

@@ -47,6 +47,12 @@ impl Roles {
         self.mappings.iter().find(|(group, _)| groups.contains(group)).map(|(_, role)| role)
     }
 
+    /// The first role for whose place in the order `holds` says yes.
+    pub(super) fn first_where(&self, holds: impl Fn(usize) -> bool) -> Option<&Role> {
+        let mut places = self.mappings.iter().enumerate();
+        places.find(|(place, _)| holds(*place)).map(|(_, (_, role))| role)
+    }
+
     /// Whether no further group could change the answer.
     fn is_decided(&self, groups: &HashSet<Dn>) -> bool {
         self.mappings.first().is_none_or(|(group, _)| groups.contains(group))

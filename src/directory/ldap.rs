@@ -9,13 +9,15 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::config;
-use crate::directory::bind::Verdict;
+use crate::directory::account::{self, Account};
+use crate::directory::active_directory::ActiveDirectory;
 use crate::directory::connection::{Endpoint, Search};
 use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
 use crate::directory::meter::Meter;
+use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials};
@@ -39,6 +41,7 @@ pub(super) struct LdapDirectory {
     object_class: Attribute,
     walk: GroupWalk,
     roles: Roles,
+    active_directory: Option<ActiveDirectory>,
     timeout: Duration,
     pool: Pool,
     up: AtomicBool,
@@ -64,7 +67,9 @@ impl LdapDirectory {
             ),
         };
         let walk = GroupWalk::new(config.group_base_dn.clone(), config.nested_groups);
-        let endpoint = Endpoint::new(server, config.authorities.as_deref())?;
+        let is_active = config.kind == config::DirectoryKind::ActiveDirectory;
+        let active_directory = is_active.then(|| ActiveDirectory::new(&config.roles)).flatten();
+        let endpoint = Endpoint::new(server, config.authorities.as_deref(), is_active)?;
         let meter = Meter::new(metrics.clone(), endpoint.name());
         let up_gauge = meter.up();
         Ok(Self {
@@ -80,6 +85,7 @@ impl LdapDirectory {
             object_class: attribute("objectClass")?,
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
+            active_directory,
             timeout: config.timeout,
             pool: Pool::new(config, endpoint, meter),
             up: AtomicBool::new(false),
@@ -134,26 +140,55 @@ impl LdapDirectory {
         if !found(&account.to_string()) {
             return Err(VerifyError::Withheld);
         }
+        let account = account.to_string();
         let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
-        match answer.verdict {
-            Verdict::Accepted => self.person(&entry, account.to_string()).await,
-            Verdict::MustChange => Err(VerifyError::MustChange),
-            Verdict::Rejected(rejection) => Err(VerifyError::Rejected(rejection)),
+        match self.in_the_light_of(&entry, answer.outcome).await? {
+            Outcome::Accepted(notice) => {
+                if let Some(notice) = notice {
+                    tracing::warn!(account, notice = notice.detail(), "a password's end is near");
+                }
+                Ok(Person { notice, ..self.person(&entry, account).await? })
+            }
+            Outcome::ChangeRequired(change) => Err(VerifyError::MustChange(change)),
+            Outcome::Barred(bar) => Err(VerifyError::AccountUnavailable(bar)),
+            Outcome::Rejected(rejection) => Err(VerifyError::Rejected(rejection)),
         }
+    }
+
+    /// The outcome of a bind and what the entry says, together.
+    async fn in_the_light_of(
+        &self,
+        entry: &Entry,
+        outcome: Outcome,
+    ) -> Result<Outcome, DirectoryError> {
+        let Some(active_directory) = &self.active_directory else { return Ok(outcome) };
+        let domain = active_directory.domain(&self.pool).await?;
+        let state = Account::read(entry);
+        if state.needs_no_password() {
+            tracing::warn!(account = entry.dn, "the directory asks no password of an account");
+        }
+        Ok(state.judge(outcome, domain.now()))
     }
 
     /// The one entry with the login name. A name without entry is rejected without a
     /// bind: an invented DN might exist.
     async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
-        let comparison = Filter::Equal(self.user_attribute.clone(), name.to_owned());
-        let configured = self.user_filter.clone().map(Filter::Configured);
+        let comparison = match &self.active_directory {
+            None => Filter::Equal(self.user_attribute.clone(), name.to_owned()),
+            Some(it) => it.named(name, &*it.domain(&self.pool).await?)?,
+        };
         let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
+        let mut attributes: Vec<_> = wanted.map(Attribute::as_str).collect();
+        if self.active_directory.is_some() {
+            attributes.extend(account::ATTRIBUTES);
+        }
+        let configured = self.user_filter.clone().map(Filter::Configured);
         let search = Search {
             operation: Operation::UserSearch,
             base: &self.base,
             scope: Scope::Subtree,
             filter: &Filter::And(configured.into_iter().chain([comparison]).collect()),
-            attributes: &wanted.map(Attribute::as_str).collect::<Vec<_>>(),
+            attributes: &attributes,
             entries_max: USERS_MAX,
         };
         let found = self.pool.search(search).await?;
@@ -170,13 +205,18 @@ impl LdapDirectory {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");
-            VerifyError::AccountUnavailable
+            VerifyError::AccountUnavailable(Bar::NoSubject)
         })?;
-        let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
-        match self.roles.first(&groups) {
+        let role = if let Some(it) = &self.active_directory {
+            it.role_of(&entry.dn, &self.roles, &self.pool).await?
+        } else {
+            let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
+            self.roles.first(&groups)
+        };
+        match role {
             Some(role) => {
                 let attributes = self.attributes_of(entry, &account);
-                Ok(Person { subject, role: role.clone(), account, attributes })
+                Ok(Person { subject, role: role.clone(), account, attributes, notice: None })
             }
             None => Err(VerifyError::NoRole { account, subject }),
         }

@@ -18,6 +18,8 @@ pub enum Operation {
     UserBind,
     /// A search for groups.
     GroupSearch,
+    /// A search for what a domain says of itself.
+    DomainSearch,
     /// A look whether the server answers.
     Probe,
 }
@@ -32,6 +34,7 @@ impl Operation {
             Self::UserSearch => "user_search",
             Self::UserBind => "user_bind",
             Self::GroupSearch => "group_search",
+            Self::DomainSearch => "domain_search",
             Self::Probe => "probe",
         }
     }

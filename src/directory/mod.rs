@@ -4,9 +4,12 @@
 //! Unknown names are rejected after the search alone, without a bind; making that
 //! answer as slow as a wrong password is not built yet.
 
+mod account;
+mod active_directory;
 mod ber;
 mod bind;
 mod connection;
+mod diagnostic;
 mod dn;
 mod entry;
 mod error;
@@ -15,6 +18,7 @@ mod group;
 mod guard;
 mod ldap;
 mod meter;
+mod outcome;
 mod pool;
 
 use crate::config;
@@ -22,8 +26,9 @@ use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
-pub use error::{DirectoryError, Rejection, VerifyError};
+pub use error::{DirectoryError, VerifyError};
 pub use meter::Operation;
+pub use outcome::{Bar, Change, Notice, Rejection};
 
 /// The directory of the configuration.
 pub struct Directory(Kind);
@@ -41,6 +46,8 @@ pub struct Person {
     pub role: Role,
     /// The entry's own normalised DN: one account, however its name was typed.
     pub account: String,
+    /// What the directory warned of at this login.
+    pub notice: Option<Notice>,
     /// What `directory.attributes` asks for, as far as the entry has it.
     pub attributes: Attributes,
 }

@@ -9,9 +9,10 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio::time::Instant;
 
 use crate::config;
-use crate::directory::bind::{BindAnswer, Verdict};
+use crate::directory::bind::BindAnswer;
 use crate::directory::connection::{Connection, Endpoint, Found, Search};
 use crate::directory::meter::Meter;
+use crate::directory::outcome::Outcome;
 use crate::directory::{DirectoryError, Operation};
 use crate::secret::Secret;
 
@@ -142,12 +143,13 @@ impl Pool {
 
     async fn bind_service(&self, connection: &Connection) -> Result<(), DirectoryError> {
         match connection.bind(&self.bind_dn, &self.bind_password).await {
-            Ok(BindAnswer { verdict: Verdict::Accepted, .. }) => Ok(()),
-            Ok(BindAnswer { verdict: Verdict::MustChange, .. }) => {
-                Err(DirectoryError::ServiceBind { code: 0 })
+            Ok(BindAnswer { outcome: Outcome::Accepted(notice), .. }) => {
+                if let Some(notice) = notice {
+                    tracing::warn!(notice = notice.detail(), "the service account's password");
+                }
+                Ok(())
             }
-            Ok(BindAnswer { verdict: Verdict::Rejected(_), code, .. })
-            | Err(DirectoryError::Refused { code, .. }) => {
+            Ok(BindAnswer { code, .. }) | Err(DirectoryError::Refused { code, .. }) => {
                 Err(DirectoryError::ServiceBind { code })
             }
             Err(error) => Err(error),

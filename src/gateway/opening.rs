@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Directory, Person, VerifyError};
+use crate::directory::{Directory, Notice, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::endpoints::end_and_record;
 use crate::gateway::session_limit::keep_to_limit;
@@ -36,6 +36,8 @@ struct Verdict {
     outcome: &'static str,
     /// Whose login it was, in the directory's spelling; `None` until an entry was found.
     account: Option<String>,
+    /// What the directory warned of.
+    notice: Option<Notice>,
 }
 
 impl Opening {
@@ -47,6 +49,7 @@ impl Opening {
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
+        record.detail = verdict.notice.map(|notice| notice.detail().into());
         if let Some(account) = verdict.account {
             record.subject = Some(account.into());
             record.name_hash = None;
@@ -108,7 +111,7 @@ async fn verify_and_open(
     (credentials, mut attempt): (&Credentials, Attempt),
     origin: Origin,
 ) -> Verdict {
-    let (mut account, mut too_many) = (None, None);
+    let (mut account, mut notice, mut too_many) = (None, None, None);
     let verified = directory
         .verify_if(credentials, |found| {
             account = Some(found.to_owned());
@@ -119,10 +122,13 @@ async fn verify_and_open(
     let (refusal, outcome) = match verified {
         Ok(person) => {
             attempt.succeeded();
-            let Person { subject, role, account: name, attributes } = person;
+            notice = person.notice;
+            let Person { subject, role, account: name, attributes, .. } = person;
             let person = session::Person { subject, role, account: name, attributes };
             match services.sessions.open(person, origin).await {
-                Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },
+                Ok(opened) => {
+                    return Verdict { result: Ok(opened), outcome: "ok", account, notice };
+                }
                 Err(error) => {
                     tracing::error!(%error, "a session could not be opened");
                     (Refusal::StoreUnavailable, "store_unavailable")
@@ -131,7 +137,7 @@ async fn verify_and_open(
         }
         Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
     };
-    Verdict { result: Err(refusal), outcome, account }
+    Verdict { result: Err(refusal), outcome, account, notice }
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.
@@ -143,13 +149,13 @@ fn turned_away(
     match error {
         // The attempt is dropped here and stays counted.
         VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
-        VerifyError::MustChange => {
+        VerifyError::MustChange(change) => {
             attempt.succeeded();
-            (Refusal::PasswordChangeRequired, "must_change")
+            (Refusal::PasswordChangeRequired, change.label())
         }
-        VerifyError::AccountUnavailable => {
+        VerifyError::AccountUnavailable(bar) => {
             attempt.succeeded();
-            (Refusal::AccountUnavailable, "account_unavailable")
+            (Refusal::AccountUnavailable, bar.label())
         }
         VerifyError::NoRole { .. } => {
             attempt.succeeded();

@@ -10,9 +10,9 @@ use http::HeaderName;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::config::{
-    Access, Config, Cookie, Delivery, Directory, HeaderPreset, Headers, Limits, LogFormat,
-    LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite, Server, Store,
-    Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
+    Access, Config, Cookie, Delivery, Directory, DirectoryKind, HeaderPreset, Headers, Limits,
+    LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite,
+    Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
 };
 use crate::identity::Role;
 use crate::secret::Secret;
@@ -132,6 +132,7 @@ fn server() -> Server {
 
 fn directory(roles: Vec<RoleMapping>) -> Directory {
     Directory {
+        kind: DirectoryKind::Ldap,
         servers: Vec::new(),
         authorities: None,
         bind_dn: String::new(),

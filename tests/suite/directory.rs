@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bindgate::config;
 use bindgate::config::LdapTransport;
-use bindgate::directory::{Directory, DirectoryError, Person, Rejection, VerifyError};
+use bindgate::directory::{Bar, Change, Directory, DirectoryError, Person, Rejection, VerifyError};
 use bindgate::identity::Credentials;
 use bindgate::metrics::Metrics;
 use bindgate::secret::Secret;
@@ -126,9 +126,12 @@ async fn a_name_of_two_entries_is_neither() {
 async fn the_account_state_is_told_only_to_the_right_password() {
     let slapd = Slapd::start();
     let directory = directory(&slapd.directory(LdapTransport::StartTls));
-    for name in ["reset", "expired"] {
+    for (name, change) in [("reset", Change::AfterReset), ("expired", Change::Expired)] {
         let outcome = login(&directory, name, PASSWORD).await;
-        assert!(matches!(outcome, Err(VerifyError::MustChange)), "{name}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(VerifyError::MustChange(told)) if told == change),
+            "{name}: {outcome:?}"
+        );
         let outcome = login(&directory, name, "wrong").await;
         assert_eq!(rejection(outcome), Ok(Rejection::WrongPassword), "{name}");
     }
@@ -142,7 +145,7 @@ async fn the_account_state_is_told_only_to_the_right_password() {
         assert!(matches!(outcome, Err(VerifyError::NoRole { .. })), "{outcome:?}");
     }
     let outcome = login(&directory, "grace", PASSWORD).await;
-    assert!(matches!(outcome, Err(VerifyError::MustChange)), "{outcome:?}");
+    assert!(matches!(outcome, Err(VerifyError::MustChange(Change::Expired))), "{outcome:?}");
     // None of it clings to a connection that the next login uses.
     login(&directory, "alice", PASSWORD).await.expect("an ordinary account");
 }
@@ -157,7 +160,10 @@ async fn a_subject_is_one_value_of_the_entry_or_the_account_is_unavailable() {
     assert_eq!(person.subject.as_str(), "alice@example.org");
     for name in ["obrien", "sam"] {
         let outcome = login(&by_mail, name, PASSWORD).await;
-        assert!(matches!(outcome, Err(VerifyError::AccountUnavailable)), "{name}: {outcome:?}");
+        assert!(
+            matches!(outcome, Err(VerifyError::AccountUnavailable(Bar::NoSubject))),
+            "{name}: {outcome:?}"
+        );
         let outcome = login(&by_mail, name, "wrong").await;
         assert_eq!(rejection(outcome), Ok(Rejection::WrongPassword));
     }

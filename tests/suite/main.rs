@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod assertion;
 mod browser;
 mod control;
 mod cors;
@@ -15,6 +16,7 @@ mod demo;
 mod deploy;
 mod directory;
 mod directory_failure;
+mod directory_kinds;
 mod endpoints;
 mod headers;
 mod keys;

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use bindgate::ambient::{Clock, Entropy, ManualTime};
@@ -26,6 +27,8 @@ pub(crate) struct Gateway {
     pub(crate) telemetry: SocketAddr,
     /// The plain HTTP listener, where one is configured.
     pub(crate) http: Option<SocketAddr>,
+    /// Where the keys of internal assertions are told, if there are any.
+    pub(crate) jwks: Option<SocketAddr>,
     pub(crate) setup: Setup,
     running: Running,
 }
@@ -33,9 +36,7 @@ pub(crate) struct Gateway {
 enum Running {
     Process(Child),
     /// Ends when it is dropped.
-    Inside {
-        _app: Box<App>,
-    },
+    Inside(Arc<App>),
     Ended,
 }
 
@@ -43,8 +44,8 @@ impl Gateway {
     /// The real binary, waited for until it says that it is ready.
     pub(crate) async fn start(setup: Setup) -> Self {
         setup.save();
-        let (child, [https, telemetry], http) = launch(&setup).await;
-        Self { https, telemetry, http, setup, running: Running::Process(child) }
+        let (child, [https, telemetry], [http, jwks]) = launch(&setup).await;
+        Self { https, telemetry, http, jwks, setup, running: Running::Process(child) }
     }
 
     /// The same in this process, with a clock that only the test moves.
@@ -56,16 +57,28 @@ impl Gateway {
         let ambient = Ambient { clock, entropy: Entropy::system() };
         let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, &ambient));
         let app = starting.await.expect("the start does not panic").expect("a gateway");
-        let (https, telemetry, http) = (app.https(), app.telemetry(), app.http());
-        let running = Running::Inside { _app: Box::new(app) };
-        (Self { https, telemetry, http, setup, running }, time)
+        let (https, telemetry) = (app.https(), app.telemetry());
+        let (http, jwks) = (app.http(), app.jwks());
+        let running = Running::Inside(Arc::new(app));
+        (Self { https, telemetry, http, jwks, setup, running }, time)
+    }
+
+    /// Applies the configuration as it now stands, in this process.
+    pub(crate) async fn reload_inside(&self) {
+        let Running::Inside(app) = &self.running else { panic!("it runs elsewhere") };
+        self.setup.save();
+        let loaded = Config::load(&self.setup.config_file());
+        let loaded = loaded.unwrap_or_else(|problems| panic!("configuration: {problems}"));
+        let app = Arc::clone(app);
+        let reloading = tokio::task::spawn_blocking(move || app.reload(loaded.config));
+        reloading.await.expect("the reload does not panic").expect("it applies");
     }
 
     /// Starts the binary again from the same files, after it ended or was killed.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        let (child, [https, telemetry], http) = launch(&self.setup).await;
-        (self.https, self.telemetry, self.http) = (https, telemetry, http);
+        let (child, [https, telemetry], [http, jwks]) = launch(&self.setup).await;
+        (self.https, self.telemetry, self.http, self.jwks) = (https, telemetry, http, jwks);
         self.running = Running::Process(child);
     }
 
@@ -201,7 +214,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     command.args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
-async fn launch(setup: &Setup) -> (Child, [SocketAddr; 2], Option<SocketAddr>) {
+async fn launch(setup: &Setup) -> (Child, [SocketAddr; 2], [Option<SocketAddr>; 2]) {
     let log = File::create(setup.path("gateway.log")).expect("a log file");
     let mut child = with_many_descriptors(BINARY)
         .args(["serve", "--config"])
@@ -218,7 +231,8 @@ async fn launch(setup: &Setup) -> (Child, [SocketAddr; 2], Option<SocketAddr>) {
         panic!("the gateway ended before it was ready:\n{log}\n{}", setup.toml());
     };
     let address = |key: &str| named_address(&line, key).unwrap_or_else(|| panic!("{key}: {line}"));
-    (child, [address("https"), address("telemetry")], named_address(&line, "http"))
+    let optional = ["http", "jwks"].map(|key| named_address(&line, key));
+    (child, [address("https"), address("telemetry")], optional)
 }
 
 /// The address that `bindgate ready …` gives for this key.

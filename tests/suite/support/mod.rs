@@ -7,15 +7,18 @@ use tokio::time::{Instant, sleep, timeout};
 
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod dirsrv;
 pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod raw;
 pub(crate) mod relay;
+pub(crate) mod samba;
 pub(crate) mod setup;
 pub(crate) mod slapd;
 pub(crate) mod token;
 pub(crate) mod upstream;
 mod upstream_connection;
+pub(crate) mod verifier;
 pub(crate) mod websocket;
 pub(crate) mod world;
 

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use bindgate::config;
-use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
+use bindgate::config::{DirectoryKind, LdapServer, LdapTransport, RoleMapping};
 use bindgate::identity::Role;
 use bindgate::secret::Secret;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -49,9 +49,9 @@ pub(crate) const FILTER_CHARACTERS: &str = r"st*r(x)\y";
 const ROOT_DN: &str = "cn=root,dc=example,dc=org";
 const ROOT_PASSWORD: &str = "root";
 /// Loaded while the server is off, so that operational attributes can be set.
-const PEOPLE: &str = include_str!("people.ldif");
+pub(crate) const PEOPLE: &str = include_str!("people.ldif");
 /// Added over LDAP, so that the memberof overlay sees them.
-const GROUPS: &str = include_str!("groups.ldif");
+pub(crate) const GROUPS: &str = include_str!("groups.ldif");
 const START_ATTEMPTS: usize = 1000;
 
 /// One server; ended, and its files removed, on drop.
@@ -67,7 +67,7 @@ impl Slapd {
     /// Starts a server with the fixtures loaded; it answers when this returns.
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let authority = write_certificates(directory.path());
+        let authority = write_certificates(directory.path(), "127.0.0.1");
         fs::create_dir(directory.path().join("db")).expect("database directory");
         let configuration = slapd_conf(directory.path());
         fs::write(directory.path().join("slapd.conf"), configuration).expect("slapd.conf");
@@ -97,6 +97,7 @@ impl Slapd {
     /// The section `[directory]` for this server, typed.
     pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
         config::Directory {
+            kind: DirectoryKind::Ldap,
             attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
@@ -273,9 +274,9 @@ fn free_ports() -> (u16, u16) {
     (port(&one), port(&other))
 }
 
-/// An authority and a certificate signed by it for 127.0.0.1 alone, as PEM files;
-/// returns the authority.
-fn write_certificates(directory: &Path) -> CertificateDer<'static> {
+/// An authority and a certificate signed by it for one name or address alone, as PEM
+/// files; returns the authority.
+pub(crate) fn write_certificates(directory: &Path, name: &str) -> CertificateDer<'static> {
     let authority_key = KeyPair::generate().expect("key");
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -284,7 +285,7 @@ fn write_certificates(directory: &Path) -> CertificateDer<'static> {
     let issuer = Issuer::from_params(&params, &authority_key);
 
     let key = KeyPair::generate().expect("key");
-    let server = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let server = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
     let server = server.signed_by(&key, &issuer).expect("certificate");
     for (name, text) in [
         ("ca.pem", authority.pem()),

@@ -1,0 +1,211 @@
+//! A real Samba Active Directory domain controller in a temporary directory, with the
+//! people and groups of `samba_fixtures.py`. Knows nothing of the gateway but its
+//! `[directory]` section.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use bindgate::config;
+use bindgate::config::{DirectoryKind, LdapServer, LdapTransport, RoleMapping};
+use bindgate::identity::Role;
+use bindgate::secret::Secret;
+use rustls_pki_types::CertificateDer;
+
+use super::slapd::write_certificates;
+
+/// The domain's base.
+pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
+const FIXTURES: &str = include_str!("samba_fixtures.py");
+/// Its ports are fixed, so that every server has an address of its own.
+const PORT: u16 = 636;
+const START_ATTEMPTS: usize = 3000;
+
+/// One domain controller; ended, and its files removed, on drop.
+pub(crate) struct Samba {
+    directory: tempfile::TempDir,
+    authority: CertificateDer<'static>,
+    address: Ipv4Addr,
+    process: Option<Child>,
+}
+
+impl Samba {
+    /// Makes a domain with the fixtures in it and starts its controller, which answers
+    /// when this returns. Takes some ten seconds.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let address = own_address();
+        let authority = write_certificates(directory.path(), &address.to_string());
+        // Samba refuses a key that others may read.
+        let key = directory.path().join("server.key");
+        fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("key mode");
+        let mut samba = Self { directory, authority, address, process: None };
+        samba.provision();
+        fs::write(samba.path("smb.conf"), samba.configuration()).expect("smb.conf");
+        let fixtures = samba.path("fixtures.py");
+        fs::write(&fixtures, FIXTURES).expect("fixtures.py");
+        // The system's own Python: another one in PATH does not see the system's packages.
+        let mut python = Command::new("/usr/bin/python3");
+        samba.run(python.arg(fixtures).arg(samba.path("smb.conf")));
+        samba.launch();
+        samba
+    }
+
+    /// The section `[directory]` for this server, typed.
+    pub(crate) fn directory(&self) -> config::Directory {
+        let role = |name: &str, group: &str| RoleMapping {
+            name: Role::new(name),
+            group: format!("{group},OU=groups,{BASE}"),
+        };
+        config::Directory {
+            kind: DirectoryKind::ActiveDirectory,
+            attributes: Vec::new(),
+            servers: vec![LdapServer {
+                host: self.address.to_string(),
+                port: PORT,
+                transport: LdapTransport::Tls,
+            }],
+            authorities: Some(vec![self.authority.clone()]),
+            bind_dn: format!("CN=bindgate,OU=people,{BASE}"),
+            bind_password: Secret::new("service secret".to_owned()),
+            // The domain's root: a search from there is referred elsewhere as well.
+            base_dn: BASE.to_owned(),
+            user_attribute: "uid".to_owned(),
+            user_filter: None,
+            subject_attribute: "objectGUID".to_owned(),
+            group_base_dn: String::new(),
+            nested_groups: true,
+            timeout: Duration::from_secs(20),
+            roles: vec![
+                role("super_admin", "CN=super_admins"),
+                role("admin", "cn=Admins"),
+                role("contact_tracer", "CN=contact_tracers"),
+                role("nobody", "CN=not there"),
+            ],
+        }
+    }
+
+    /// The sections `[directory]` and `[[directory.role]]` for this server, as TOML.
+    pub(crate) fn toml(&self) -> String {
+        let typed = self.directory();
+        let password = self.path("service-password");
+        fs::write(&password, typed.bind_password.expose()).expect("the service password");
+        fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("its mode");
+        let mut toml = format!(
+            "[directory]\nkind = \"active_directory\"\nurls = [\"ldaps://{}\"]\nca_file = {:?}\n\
+             bind_dn = {:?}\nbind_password_file = {:?}\nbase_dn = {:?}\ntimeout = \"20s\"\n",
+            self.address,
+            self.path("ca.pem").display().to_string(),
+            typed.bind_dn,
+            password.display().to_string(),
+            typed.base_dn,
+        );
+        for role in &typed.roles {
+            let (name, group) = (role.name.as_str(), &role.group);
+            write!(toml, "[[directory.role]]\nname = {name:?}\ngroup = {group:?}\n")
+                .expect("a string can be written");
+        }
+        toml
+    }
+
+    fn provision(&self) {
+        let mut command = Command::new("samba-tool");
+        command.args(["domain", "provision", "--realm=AD.EXAMPLE.TEST", "--domain=ADTEST"]);
+        command.args(["--server-role=dc", "--dns-backend=NONE", "--host-name=dc1"]);
+        command.arg(format!("--host-ip={}", self.address));
+        command.arg("--adminpass=Some-long-secret-1");
+        command.arg(format!("--targetdir={}", self.path("dc").display()));
+        self.run(&mut command);
+    }
+
+    fn configuration(&self) -> String {
+        let (directory, address) = (self.directory.path().display(), self.address);
+        format!(
+            "[global]
+netbios name = DC1
+realm = AD.EXAMPLE.TEST
+workgroup = ADTEST
+server role = active directory domain controller
+server services = ldap
+private dir = {directory}/dc/private
+state directory = {directory}/dc/state
+cache directory = {directory}/dc/cache
+lock directory = {directory}/dc
+pid directory = {directory}/dc
+ncalrpc dir = {directory}/dc/ncalrpc
+binddns dir = {directory}/dc/bind-dns
+log file = {directory}/samba.log
+interfaces = {address}/8
+bind interfaces only = yes
+tls enabled = yes
+tls certfile = {directory}/server.pem
+tls keyfile = {directory}/server.key
+tls cafile = {directory}/ca.pem
+"
+        )
+    }
+
+    fn launch(&mut self) {
+        let output = fs::File::create(self.path("samba.out")).expect("samba.out");
+        // One process, so that nothing is left when it is ended.
+        let mut process = Command::new("samba")
+            .args(["--foreground", "--no-process-group", "--model=single", "-s"])
+            .arg(self.path("smb.conf"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .expect("samba is installed (.ci/setup)");
+        for _ in 0..START_ATTEMPTS {
+            if TcpStream::connect((self.address, PORT)).is_ok() {
+                self.process = Some(process);
+                return;
+            }
+            assert!(process.try_wait().expect("can be awaited").is_none(), "{}", self.log());
+            thread::sleep(Duration::from_millis(10));
+        }
+        process.kill().expect("samba can be killed");
+        process.wait().expect("samba can be awaited");
+        panic!("samba did not start: {}", self.log());
+    }
+
+    fn run(&self, command: &mut Command) {
+        let output = command.output().expect("samba is installed (.ci/setup)");
+        assert!(
+            output.status.success(),
+            "{command:?} in {}: {}{}",
+            self.directory.path().display(),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.path(name)).unwrap_or_default();
+        read("samba.out") + &read("samba.log")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        Path::new(self.directory.path()).join(name)
+    }
+}
+
+impl Drop for Samba {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            drop(process.kill());
+            drop(process.wait());
+        }
+    }
+}
+
+/// A loopback address that no other test program on this machine uses.
+fn own_address() -> Ipv4Addr {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 88, high, low)
+}
