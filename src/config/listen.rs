@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Limits;
 use super::kind::{self, Boolean, Choice, List, Whole};
 use super::pem;
 use super::reader::{Presence, Reader};
+use super::{Limits, crosscheck};
 use crate::ambient::Timestamp;
 
 /// `[server]`.
@@ -28,6 +28,8 @@ pub struct Server {
     pub workers: usize,
     /// Path prefix of the gateway's own endpoints, without trailing slash.
     pub auth_prefix: String,
+    /// Further paths of the login; none of them an endpoint of ours already.
+    pub login_aliases: Vec<String>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -111,6 +113,7 @@ impl Server {
             "/auth".to_owned(),
             "The path below which the gateway's own endpoints are.",
         );
+        let login_aliases = read_login_aliases(r, &auth_prefix);
         refuse_unbuilt_keys(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
@@ -125,15 +128,33 @@ impl Server {
             proxy_protocol,
             workers,
             auth_prefix,
+            login_aliases,
             tls: tls?,
             limits: limits?,
         })
     }
 }
 
+fn read_login_aliases(r: &mut Reader<'_>, prefix: &str) -> Vec<String> {
+    let aliases = r.or(
+        "login_aliases",
+        List { of: kind::login_alias(), min: 0 },
+        Vec::new(),
+        "Further paths that take a login as /auth/login does; wrong passwords are answered \
+         {\"message\": \"Invalid credentials.\"} there.",
+    );
+    for (index, alias) in aliases.iter().enumerate() {
+        let again = aliases[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(alias));
+        if again || crosscheck::is_own(alias, prefix) {
+            let found = format!("{alias:?}, where the gateway answers already");
+            r.problem("login_aliases", found, format!("other paths than its own below {prefix}"));
+        }
+    }
+    aliases
+}
+
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
-    r.unbuilt("login_aliases", "further paths of the login");
     r.unbuilt("cors_origins", "calls from other origins");
     r.unbuilt("jwks_listen", "the internal listener of assertion keys");
     r.unbuilt("jwks_allow", "the internal listener of assertion keys");

@@ -92,6 +92,25 @@ impl Gateway {
         }
     }
 
+    /// `POST` to a path of `server.login_aliases`: its clients are of the era that
+    /// showed the one sentence it knew, so wrong credentials are said in exactly that.
+    pub(crate) async fn login_on_alias(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        match self.login(loaded, exchange, inbound).await {
+            Err(refusal @ Refusal::InvalidCredentials) => {
+                exchange.decision = crate::gateway::Decision::Deny;
+                let status = StatusCode::from_u16(refusal.facts().status);
+                let members = json!({ "message": "Invalid credentials." });
+                Ok(answer::json(status.unwrap_or(StatusCode::UNAUTHORIZED), &members))
+            }
+            result => result,
+        }
+    }
+
     async fn log_in(
         &self,
         loaded: &Rc<Loaded>,

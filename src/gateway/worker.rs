@@ -168,7 +168,10 @@ impl Loaded {
     }
 
     pub(crate) fn own_meter(&self, endpoint: OwnEndpoint) -> Rc<RouteMeter> {
-        Rc::clone(if endpoint == OwnEndpoint::Login { &self.login } else { &self.own })
+        Rc::clone(match endpoint {
+            OwnEndpoint::Login | OwnEndpoint::LoginAlias => &self.login,
+            _ => &self.own,
+        })
     }
 
     /// With bearer delivery there is no login page.

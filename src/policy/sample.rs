@@ -104,6 +104,7 @@ fn server() -> Server {
         proxy_protocol: false,
         workers: 1,
         auth_prefix: "/auth".to_owned(),
+        login_aliases: Vec::new(),
         tls: Tls {
             certificates: Vec::new(),
             private_key: Arc::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()))),

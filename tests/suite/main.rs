@@ -18,6 +18,7 @@ mod layers;
 mod limits;
 mod load;
 mod login;
+mod login_contract;
 mod observability;
 mod paths;
 mod refusal;

@@ -17,7 +17,7 @@ pub(super) use net::{
     DirectoryUrl, directory_url, host_name, network, origin, origin_host, socket_address,
     upstream_url,
 };
-pub(super) use route::{auth_prefix, route_path};
+pub(super) use route::{auth_prefix, login_alias, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};
 
 use figment::value::Value;

@@ -89,6 +89,26 @@ fn routes_that_contradict_or_shadow_are_refused() {
 }
 
 #[test]
+fn a_login_alias_is_a_path_of_its_own() {
+    let folder = Folder::new();
+    let with_aliases = |aliases: &str| with("[server]", &format!("login_aliases = [{aliases}]"));
+    let loaded = folder.load(&with_aliases("\"/login\", \"/api/login\""), &[]).unwrap();
+    assert_eq!(loaded.config.server.login_aliases, ["/login", "/api/login"]);
+    for aliases in ["\"/auth/login\"", "\"/Auth\"", "\"/auth/mfa/x\"", "\"/login\", \"/Login\""] {
+        let lines = folder.lines(&with_aliases(aliases));
+        only(&lines, &["server.login_aliases", "answers already", "/auth"]);
+    }
+    for aliases in ["\"login\"", "\"/login/\"", "\"/{x}\"", "\"/a%20b\"", "\"/**\"", "\"/\""] {
+        only(&folder.lines(&with_aliases(aliases)), &["server.login_aliases", "literal segments"]);
+    }
+    for path in ["/login", "/Login/"] {
+        let route = format!("[[route]]\npath = \"{path}\"\naccess = \"public\"\n");
+        let text = format!("{}\n{route}upstream = \"backend\"\n", with_aliases("\"/login\""));
+        only(&folder.lines(&text), &["route.path in [[route]] no. 2", "login_aliases"]);
+    }
+}
+
+#[test]
 fn one_path_may_have_a_route_for_each_method() {
     let folder = Folder::new();
     let rows = |one: &str, other: &str| {
