@@ -36,7 +36,7 @@ pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
-pub use session::{Delivery, LoginPage, LoginThrottle, Rate, Token, TokenAlgorithm};
+pub use session::{Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, Token, TokenAlgorithm};
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use upstream::{Upstream, UpstreamServer};

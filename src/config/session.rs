@@ -6,6 +6,9 @@ use std::time::Duration;
 use super::kind::{self, Choice, Whole, show_duration};
 use super::reader::Reader;
 
+/// The claims that only the gateway sets.
+pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "sid", "jti"];
+
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {

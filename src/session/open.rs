@@ -81,7 +81,7 @@ impl Sessions {
             session,
             id: TokenId { generation: 1, nonce },
         };
-        let token = self.keys.load().sign(&claims)?;
+        let token = self.keys.load().sign(&claims, serde_json::Map::new())?;
         let record = SessionRecord {
             session,
             subject: subject.clone(),

@@ -104,7 +104,11 @@ impl Sessions {
             id: TokenId { generation: issued.generation, nonce: issued.nonce },
             ..pair.claims().clone()
         };
-        let token = self.keys.load().sign(&claims).map_err(|_| RenewError::Failed)?;
+        let token = self
+            .keys
+            .load()
+            .sign(&claims, serde_json::Map::new())
+            .map_err(|_| RenewError::Failed)?;
         Ok(Renewed {
             token,
             issued_at: claims.issued_at,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{DecodingKey, EncodingKey, Validation};
+use serde_json::{Map, Value};
 
 use crate::ambient::{Entropy, Timestamp};
 use crate::config::TokenAlgorithm;
@@ -140,16 +141,20 @@ impl KeyRing {
         Ok(Self { keys, signing })
     }
 
-    /// Signs a token.
+    /// Signs a token, with further claims for others to read.
     ///
     /// # Errors
     /// When the library refuses.
-    pub fn sign(&self, claims: &Claims) -> Result<Secret<String>, TokenError> {
+    pub fn sign(
+        &self,
+        claims: &Claims,
+        further: Map<String, Value>,
+    ) -> Result<Secret<String>, TokenError> {
         let key = &self.signing;
         let mut header = jsonwebtoken::Header::new(jwt_algorithm(key.jwk.material.algorithm()));
         header.typ = Some(TYP.to_owned());
         header.kid = Some(key.jwk.kid.clone());
-        jsonwebtoken::encode(&header, &Wire::from(claims), &key.encoding)
+        jsonwebtoken::encode(&header, &Wire::new(claims, further), &key.encoding)
             .map(Secret::new)
             .map_err(|_| TokenError::Signing)
     }
