@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use super::reader::Reader;
-use super::{Access, Config, Route, Server, Telemetry, pem};
+use super::{Access, AssertionSignature, Config, Route, Server, Telemetry, pem};
+use crate::identity::ATTRIBUTES_MAX;
 
 /// The gateway's own endpoints below `server.auth_prefix`, built or not, without
 /// outer slashes; `mfa` stands for everything below it.
@@ -84,17 +85,52 @@ pub(super) fn check_upstream_names(
     }
 }
 
-/// Refuses a telemetry listener where the gateway listens already.
+/// Refuses a listener of telemetry or keys where the gateway listens already.
 pub(super) fn refuse_shared_listener(r: &mut Reader<'_>, server: &Server, telemetry: &Telemetry) {
-    let address = telemetry.listen;
-    let shares = |other: &&SocketAddr| {
-        let all = address.ip().is_unspecified() || other.ip().is_unspecified();
-        // Port 0 asks for any free port, each time another.
-        address.port() != 0 && other.port() == address.port() && (all || other.ip() == address.ip())
-    };
-    if let Some(other) = server.listen.iter().find(shares) {
-        let found = format!("{address}, while server.listen has {other}");
-        r.problem("telemetry.listen", found, "an address of its own".to_owned());
+    let listen = server.listen.iter().map(|address| ("server.listen", *address));
+    let taken: Vec<_> = listen.chain([("telemetry.listen", telemetry.listen)]).collect();
+    let (jwks, own) = (server.jwks_listen, taken.len() - 1);
+    for (key, address, taken) in [
+        ("telemetry.listen", telemetry.listen, &taken[..own]),
+        ("server.jwks_listen", jwks, &taken),
+    ] {
+        if let Some((name, other)) = taken.iter().find(|(_, other)| shares(address, *other)) {
+            let found = format!("{address}, while {name} has {other}");
+            r.problem(key, found, "an address of its own".to_owned());
+        }
+    }
+}
+
+fn shares(one: SocketAddr, other: SocketAddr) -> bool {
+    let all = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // Port 0 asks for any free port, each time another.
+    one.port() != 0 && other.port() == one.port() && (all || other.ip() == one.ip())
+}
+
+/// Has the directory fetch what claims ask for, and refuses a secret that also serves
+/// something else.
+pub(super) fn settle_assertions(r: &mut Reader<'_>, config: &mut Config) {
+    let assertions = config.upstreams.iter().filter_map(|upstream| upstream.assertion.as_ref());
+    let mut names: Vec<String> = Vec::new();
+    for name in assertions.flat_map(|assertion| assertion.claims.attributes()) {
+        if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            names.push(name.to_owned());
+        }
+    }
+    if names.len() > ATTRIBUTES_MAX {
+        let found = format!("claims that ask for {} attributes", names.len());
+        r.problem("upstream", found, format!("at most {ATTRIBUTES_MAX} in all"));
+    }
+    let Some(directory) = &mut config.directory else { return };
+    directory.attributes = names;
+    for (index, upstream) in config.upstreams.iter().enumerate() {
+        let signature = upstream.assertion.as_ref().map(|assertion| &assertion.signature);
+        if let Some(AssertionSignature::Shared(secret)) = signature
+            && secret.expose() == directory.bind_password.expose()
+        {
+            let found = "the directory's password as the secret of assertions".to_owned();
+            r.problem_in(("upstream", index, "assertion"), found, "a secret of its own".to_owned());
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Directory {
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
+    /// The attributes that claims ask for, each once; no key of its own.
+    pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
     pub roles: Vec<RoleMapping>,
 }
@@ -122,6 +124,7 @@ impl Directory {
             group_base_dn: group_base_dn?,
             nested_groups,
             timeout,
+            attributes: Vec::new(),
             roles: roles?,
         })
     }

@@ -1,6 +1,6 @@
 //! `[server]` and `[server.tls]`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ pub struct Server {
     pub auth_prefix: String,
     /// Further paths of the login; none of them an endpoint of ours already.
     pub login_aliases: Vec<String>,
+    /// Where the keys of internal assertions are told, if there are any.
+    pub jwks_listen: SocketAddr,
+    /// Who may ask there besides this machine.
+    pub jwks_allow: Vec<IpNet>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -115,6 +119,7 @@ impl Server {
         );
         let login_aliases = read_login_aliases(r, &auth_prefix);
         refuse_unbuilt_keys(r);
+        let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
         let doc = "Everything at the listener that has a limit.";
@@ -129,6 +134,8 @@ impl Server {
             workers,
             auth_prefix,
             login_aliases,
+            jwks_listen,
+            jwks_allow,
             tls: tls?,
             limits: limits?,
         })
@@ -156,8 +163,29 @@ fn read_login_aliases(r: &mut Reader<'_>, prefix: &str) -> Vec<String> {
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
     r.unbuilt("cors_origins", "calls from other origins");
-    r.unbuilt("jwks_listen", "the internal listener of assertion keys");
-    r.unbuilt("jwks_allow", "the internal listener of assertion keys");
+}
+
+fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {
+    let listen = r.or(
+        "jwks_listen",
+        kind::socket_address(),
+        (Ipv4Addr::LOCALHOST, 9465).into(),
+        "The address of the keys of internal assertions, in plain HTTP; opened if there are any.",
+    );
+    let allow = r.or(
+        "jwks_allow",
+        List { of: kind::network(), min: 0 },
+        Vec::new(),
+        "Who may fetch those keys besides this machine.",
+    );
+    if !listen.ip().to_canonical().is_loopback() && !r.given("jwks_allow") {
+        let allowed = "a loopback address, or server.jwks_allow with those who may ask".to_owned();
+        r.problem("jwks_listen", listen.to_string(), allowed);
+    }
+    if allow.iter().any(|network| network.prefix_len() == 0) {
+        r.note("jwks_allow", "everybody may fetch the keys of internal assertions");
+    }
+    (listen, allow)
 }
 
 fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {

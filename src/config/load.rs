@@ -89,7 +89,8 @@ impl Config {
         let login_page = r.section("login_page", optional, "The login page.", LoginPage::read);
         let managed = headers.as_ref().map(Headers::managed).unwrap_or_default();
         let doc = "Where requests are forwarded to.";
-        let upstreams = r.tables("upstream", doc, |r| Upstream::read(r, &managed));
+        let issuer = r.text_within("server", "public_origin").unwrap_or_default();
+        let upstreams = r.tables("upstream", doc, |r| Upstream::read(r, &managed, &issuer));
         let aliases = server.as_ref().map(|server| server.login_aliases.as_slice());
         let routes = read_routes(r, aliases.unwrap_or_default());
         r.unbuilt("access_codes", "access codes");
@@ -98,7 +99,7 @@ impl Config {
             crosscheck::refuse_shared_listener(r, server, telemetry);
         }
         let directory = if given { Some(directory?) } else { None };
-        let config = Self {
+        let mut config = Self {
             server: server?,
             telemetry: telemetry?,
             directory,
@@ -111,6 +112,7 @@ impl Config {
             upstreams: upstreams.into_iter().collect::<Option<_>>()?,
             routes: routes.into_iter().collect::<Option<_>>()?,
         };
+        crosscheck::settle_assertions(r, &mut config);
         crosscheck::note_oddities(r, &config);
         Some(config)
     }

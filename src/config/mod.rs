@@ -2,6 +2,7 @@
 //! environment becomes typed sections. A section that exists is valid. Loading
 //! changes nothing else in the process and opens no port, store or network.
 
+mod assertion;
 mod cookie;
 mod crosscheck;
 mod declaration;
@@ -27,6 +28,7 @@ mod telemetry;
 mod tests;
 mod upstream;
 
+pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, LdapServer, LdapTransport, RoleMapping};
@@ -36,10 +38,14 @@ pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
-pub use session::{Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, Token, TokenAlgorithm};
+pub use session::{
+    Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
+};
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use upstream::{Upstream, UpstreamServer};
+
+use std::net::SocketAddr;
 
 /// The whole configuration, valid.
 #[derive(Clone, Debug)]
@@ -66,4 +72,15 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// `[[route]]`, at least one; every `upstream` index is valid.
     pub routes: Vec<Route>,
+}
+
+impl Config {
+    /// Where the keys of internal assertions are told; `None` when there are none.
+    #[must_use]
+    pub fn jwks_address(&self) -> Option<SocketAddr> {
+        let mut assertions = self.upstreams.iter().filter_map(|it| it.assertion.as_ref());
+        assertions
+            .any(|assertion| assertion.publication() == Some(Publication::Internal))
+            .then_some(self.server.jwks_listen)
+    }
 }

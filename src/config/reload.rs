@@ -10,6 +10,7 @@ impl Config {
         let keys = [
             ("server.listen", self.server.listen == new.server.listen),
             ("server.workers", self.server.workers == new.server.workers),
+            ("server.jwks_listen", self.jwks_address() == new.jwks_address()),
             ("telemetry.listen", self.telemetry.listen == new.telemetry.listen),
             ("store", self.store == new.store),
         ];

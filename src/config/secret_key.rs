@@ -44,6 +44,16 @@ impl Reader<'_> {
         }
     }
 
+    /// A secret that only a file holds; `None` when it is left out or wrong.
+    pub(super) fn secret_in_file(
+        &mut self,
+        key: &'static str,
+        doc: &'static str,
+    ) -> Option<Secret<String>> {
+        self.declare(key, doc, || Declaration::key(&kind::file(), false, None));
+        self.given(key).then(|| self.secret_file(key)).flatten()
+    }
+
     fn inline_secret(&mut self, key: &'static str, value: &Value) -> Option<Secret<String>> {
         let Some(text) = value.as_str().filter(|text| !text.is_empty()) else {
             self.problem(key, "no text", "the secret as text, not empty".to_owned());

@@ -9,6 +9,9 @@ use super::reader::Reader;
 /// The claims that only the gateway sets.
 pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "sid", "jti"];
 
+/// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
+pub const SESSION_TYP: &str = "bindgate-session+jwt";
+
 /// `[token]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {

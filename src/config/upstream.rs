@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::assertion::Assertion;
 use super::headers::fold;
 use super::kind::{self, Boolean, HeaderMapKind, List, Whole};
 use super::reader::Reader;
 
 /// One `[[upstream]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Upstream {
     /// Its name, as routes and metrics call it.
     pub name: String,
@@ -26,6 +27,8 @@ pub struct Upstream {
     pub allow_headers: Vec<HeaderName>,
     /// Whether `;` may stand in a path.
     pub path_parameters: bool,
+    /// The signed statement of who is calling.
+    pub assertion: Option<Assertion>,
     /// To open a connection.
     pub connect_timeout: Duration,
     /// From the request's last byte to the response's head.
@@ -46,8 +49,9 @@ pub struct UpstreamServer {
 }
 
 impl Upstream {
-    /// Reads one `[[upstream]]`; `managed` are the folded names of identity headers.
-    pub(super) fn read(r: &mut Reader<'_>, managed: &[String]) -> Option<Self> {
+    /// Reads one `[[upstream]]`; `managed` are the folded names of identity headers,
+    /// `origin` is the issuer of assertions.
+    pub(super) fn read(r: &mut Reader<'_>, managed: &[String], origin: &str) -> Option<Self> {
         let name = r.required("name", kind::label(), "Its name, as routes and metrics call it.");
         let servers = read_servers(r);
         let strip_cookies = r.or(
@@ -76,8 +80,6 @@ impl Upstream {
         );
         let path_parameters =
             r.or("path_parameters", Boolean, false, "Whether a path may hold \";\".");
-        check_managed(r, &set_headers, managed);
-        r.unbuilt("assertion", "signed assertions for the upstream");
         r.unbuilt("hide_errors", "replacing the upstream's error pages");
         let (connect_timeout, response_timeout, idle_timeout) = read_timeouts(r);
         let connections = r.or(
@@ -86,6 +88,10 @@ impl Upstream {
             1024,
             "The most connections that one worker opens.",
         );
+        let doc = "A signed statement of who is calling; left out, there is none.";
+        let given = r.given("assertion");
+        let assertion = r.switch("assertion", doc, |r| Assertion::read(r, origin)).flatten();
+        check_managed(r, &set_headers, managed, assertion.as_ref());
         if !allow_headers.is_empty() {
             r.note("allow_headers", "the upstream may take another path or method than was judged");
         }
@@ -97,6 +103,7 @@ impl Upstream {
             set_headers,
             allow_headers,
             path_parameters,
+            assertion: if given { Some(assertion?) } else { None },
             connect_timeout,
             response_timeout,
             idle_timeout,
@@ -149,10 +156,24 @@ fn check_managed(
     r: &mut Reader<'_>,
     set_headers: &BTreeMap<String, HeaderValue>,
     managed: &[String],
+    assertion: Option<&Assertion>,
 ) {
-    let taken = set_headers.keys().find(|name| managed.contains(&fold(name)));
+    let carrier = assertion.and_then(Assertion::header).map(|name| fold(name.as_str()));
+    if carrier.as_ref().is_some_and(|carrier| managed.contains(carrier)) {
+        let found = "a header that states who is calling".to_owned();
+        r.problem("assertion.deliver", found, "another than those of [headers]".to_owned());
+    }
+    let is_taken = |name: &&String| {
+        let name = fold(name);
+        managed.contains(&name) || carrier.as_ref() == Some(&name)
+    };
+    let taken = set_headers.keys().find(is_taken);
     if let Some(name) = taken {
         let found = format!("{name:?}, which states who is calling");
-        r.problem("set_headers", found, "other headers than those of [headers]".to_owned());
+        r.problem(
+            "set_headers",
+            found,
+            "other headers than those of [headers] and of the assertion".to_owned(),
+        );
     }
 }

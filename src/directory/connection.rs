@@ -102,8 +102,8 @@ pub(super) struct Search<'s> {
     pub(super) base: &'s str,
     pub(super) scope: Scope,
     pub(super) filter: &'s Filter,
-    /// Which attributes to bring; `1.1` for none.
-    pub(super) attribute: &'s str,
+    /// Which attributes to bring; `1.1` alone for none.
+    pub(super) attributes: &'s [&'s str],
     /// Most entries to take.
     pub(super) entries_max: usize,
 }
@@ -186,7 +186,7 @@ impl Connection {
         let limit = i32::try_from(search.entries_max).unwrap_or(i32::MAX);
         library.with_search_options(SearchOptions::new().sizelimit(limit));
         let filter = search.filter.to_string();
-        let attributes = vec![search.attribute.to_owned()];
+        let attributes = search.attributes.to_vec();
         let stream = library.streaming_search(search.base, search.scope, &filter, attributes);
         let mut stream = stream.await.map_err(lost)?;
         let mut found = Found::default();

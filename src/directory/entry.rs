@@ -42,24 +42,36 @@ impl Entry {
         found.map_or(&[], |(_, values)| values)
     }
 
-    /// Who the entry is to the upstream: the one value of `attribute`. `objectGUID`
-    /// and `objectSid` in their usual text form, other bytes that are no text as base64url.
+    /// Who the entry is to the upstream: the one value of `attribute`.
     pub(super) fn subject(&self, attribute: &str) -> Result<Subject, NoSubject> {
         let value = match self.values(attribute) {
             [] => return Err(NoSubject::Missing),
             [value] => value,
             _ => return Err(NoSubject::Several),
         };
-        let text = match attribute.to_ascii_lowercase().as_str() {
-            "objectguid" => guid(value).ok_or(NoSubject::Unusable)?,
-            "objectsid" => sid(value).ok_or(NoSubject::Unusable)?,
-            _ => std::str::from_utf8(value)
-                .map_or_else(|_| URL_SAFE_NO_PAD.encode(value), str::to_owned),
-        };
+        let text = text_of(attribute, value).ok_or(NoSubject::Unusable)?;
         if text.trim().is_empty() || text.chars().any(char::is_control) {
             return Err(NoSubject::Unusable);
         }
         Ok(Subject::new(&text))
+    }
+
+    /// All values of an attribute as text; bytes that are none as for a subject.
+    pub(super) fn texts(&self, attribute: &str) -> Vec<String> {
+        self.values(attribute).iter().filter_map(|value| text_of(attribute, value)).collect()
+    }
+}
+
+/// `objectGUID` and `objectSid` in their usual text form, other bytes that are no
+/// text as base64url; `None` for a malformed one of the former.
+fn text_of(attribute: &str, value: &[u8]) -> Option<String> {
+    match attribute.to_ascii_lowercase().as_str() {
+        "objectguid" => guid(value),
+        "objectsid" => sid(value),
+        _ => Some(
+            std::str::from_utf8(value)
+                .map_or_else(|_| URL_SAFE_NO_PAD.encode(value), str::to_owned),
+        ),
     }
 }
 
@@ -140,6 +152,7 @@ mod tests {
         assert_eq!(subject("objectSid", sid).unwrap(), "S-1-5-32-544");
         assert_eq!(subject("objectSid", b"\x01\x02\0\0\0\0\0\x05"), Err(NoSubject::Unusable));
         assert_eq!(subject("employeeKey", b"\xff\xfe").unwrap(), "__4");
+        assert_eq!(entry("Key", &[b"\xff\xfe", b"\xc3\xa9"]).texts("key"), ["__4", "é"]);
     }
 
     #[test]

@@ -20,7 +20,7 @@ const GROUPS_MAX: usize = 1000;
 /// Most members asked about in one search.
 const MEMBERS_PER_SEARCH: usize = 16;
 /// Asks for no attribute at all (RFC 4511 section 4.5.1.8).
-pub(super) const NO_ATTRIBUTES: &str = "1.1";
+pub(super) const NO_ATTRIBUTES: &[&str] = &["1.1"];
 
 /// Roles by group, first match from the top. Groups are whole DNs: a group of the
 /// same name elsewhere is another group.
@@ -118,7 +118,7 @@ impl GroupWalk {
             base: &self.base,
             scope: Scope::Subtree,
             filter: &Filter::Or(conditions.collect()),
-            attribute: NO_ATTRIBUTES,
+            attributes: NO_ATTRIBUTES,
             entries_max: GROUPS_MAX,
         };
         let found = pool.search(search).await?;

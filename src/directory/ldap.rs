@@ -18,7 +18,7 @@ use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
 use crate::directory::meter::Meter;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
-use crate::identity::Credentials;
+use crate::identity::{Attributes, Credentials};
 use crate::metrics::{IntGauge, Metrics};
 
 /// Time between two looks at a server that answers.
@@ -34,6 +34,8 @@ pub(super) struct LdapDirectory {
     user_attribute: Attribute,
     user_filter: Option<ConfiguredFilter>,
     subject_attribute: Attribute,
+    /// What claims ask for.
+    attributes: Vec<Attribute>,
     object_class: Attribute,
     walk: GroupWalk,
     roles: Roles,
@@ -70,6 +72,11 @@ impl LdapDirectory {
             user_attribute: attribute(&config.user_attribute)?,
             user_filter,
             subject_attribute: attribute(&config.subject_attribute)?,
+            attributes: config
+                .attributes
+                .iter()
+                .map(|name| attribute(name))
+                .collect::<Result<_, _>>()?,
             object_class: attribute("objectClass")?,
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
@@ -129,12 +136,13 @@ impl LdapDirectory {
     async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
         let comparison = Filter::Equal(self.user_attribute.clone(), name.to_owned());
         let configured = self.user_filter.clone().map(Filter::Configured);
+        let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
         let search = Search {
             operation: Operation::UserSearch,
             base: &self.base,
             scope: Scope::Subtree,
             filter: &Filter::And(configured.into_iter().chain([comparison]).collect()),
-            attribute: self.subject_attribute.as_str(),
+            attributes: &wanted.map(Attribute::as_str).collect::<Vec<_>>(),
             entries_max: USERS_MAX,
         };
         let found = self.pool.search(search).await?;
@@ -155,9 +163,23 @@ impl LdapDirectory {
         })?;
         let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
         match self.roles.first(&groups) {
-            Some(role) => Ok(Person { subject, role: role.clone(), account }),
+            Some(role) => {
+                let attributes = self.attributes_of(entry, &account);
+                Ok(Person { subject, role: role.clone(), account, attributes })
+            }
             None => Err(VerifyError::NoRole { account, subject }),
         }
+    }
+
+    /// What claims ask for, as far as the entry has it and it fits.
+    fn attributes_of(&self, entry: &Entry, account: &str) -> Attributes {
+        let mut kept = Attributes::default();
+        for attribute in self.attributes.iter().map(Attribute::as_str) {
+            if let Err(cause) = kept.add(attribute, entry.texts(attribute)) {
+                tracing::error!(account, attribute, %cause, "claims go without an attribute");
+            }
+        }
+        kept
     }
 
     /// Whether the server answers the service account. The root entry may be hidden:
@@ -168,7 +190,7 @@ impl LdapDirectory {
             base: "",
             scope: Scope::Base,
             filter: &Filter::Present(self.object_class.clone()),
-            attribute: NO_ATTRIBUTES,
+            attributes: NO_ATTRIBUTES,
             entries_max: 1,
         };
         let result = timeout(self.timeout, self.pool.search(search)).await;

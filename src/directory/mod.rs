@@ -19,7 +19,7 @@ mod pool;
 
 use crate::config;
 use crate::directory::ldap::LdapDirectory;
-use crate::identity::{Credentials, Role, Subject};
+use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
 pub use error::{DirectoryError, Rejection, VerifyError};
@@ -41,6 +41,8 @@ pub struct Person {
     pub role: Role,
     /// The entry's own normalised DN: one account, however its name was typed.
     pub account: String,
+    /// What `directory.attributes` asks for, as far as the entry has it.
+    pub attributes: Attributes,
 }
 
 impl Directory {

@@ -23,7 +23,7 @@ use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{Opened, Origin, Reason};
+use crate::session::{self, Opened, Origin, Reason};
 use crate::throttle::Attempt;
 use crate::wire::cookie::{self, Found};
 use crate::wire::return_path;
@@ -295,7 +295,9 @@ async fn verify_and_open(
     };
     attempt.succeeded();
     let account = Some(person.account.clone());
-    match services.sessions.open((person.subject, person.role, person.account), origin).await {
+    let Person { subject, role, account: name, attributes } = person;
+    let person = session::Person { subject, role, account: name, attributes };
+    match services.sessions.open(person, origin).await {
         Ok(opened) => Verdict { result: Ok(opened), outcome: "ok", account },
         Err(error) => {
             tracing::error!(%error, "a session could not be opened");

@@ -112,6 +112,8 @@ fn server() -> Server {
             client: None,
             certificate_file: PathBuf::new(),
         },
+        jwks_listen: address(),
+        jwks_allow: Vec::new(),
         limits: Limits::default(),
     }
 }
@@ -129,6 +131,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        attributes: Vec::new(),
         roles,
     }
 }
@@ -142,6 +145,7 @@ fn upstream() -> Upstream {
         set_headers: BTreeMap::new(),
         allow_headers: Vec::new(),
         path_parameters: false,
+        assertion: None,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_secs(4),

@@ -3,7 +3,7 @@
 //! this file.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -11,7 +11,7 @@ use dashmap::mapref::entry::Entry;
 use tokio::sync::Notify;
 
 use crate::ambient::Timestamp;
-use crate::identity::SessionId;
+use crate::identity::{Attributes, SessionId};
 use crate::store::{Replaced, Seen, SessionRecord};
 use crate::token::Claims;
 
@@ -26,6 +26,8 @@ const ACTIVITY_LAG: Duration = Duration::from_secs(30);
 pub(super) struct Live {
     session: SessionId,
     ended: AtomicBool,
+    /// Empty while the record is not known.
+    attributes: OnceLock<Arc<Attributes>>,
     end: AtomicI64,
     last_activity: AtomicI64,
     newest_seen: AtomicU32,
@@ -55,6 +57,9 @@ impl Live {
         Self {
             session: claims.session,
             ended: AtomicBool::new(false),
+            attributes: record
+                .map(|record| Arc::new(record.attributes.clone()).into())
+                .unwrap_or_default(),
             end: AtomicI64::new(record.map_or(UNKNOWN, |record| record.end.millis())),
             last_activity: AtomicI64::new(activity.millis()),
             newest_seen: AtomicU32::new(record.map_or(0, |record| record.newest_seen)),
@@ -75,9 +80,15 @@ impl Live {
         (end != UNKNOWN).then_some(Timestamp::from_millis(end))
     }
 
+    /// What claims ask of the directory's entry; `None` while the record is not known.
+    pub(super) fn attributes(&self) -> Option<&Arc<Attributes>> {
+        self.attributes.get()
+    }
+
     /// Takes over what the store knows, as when its record could not be read before.
     pub(super) fn learn(&self, record: &SessionRecord) {
         self.end.store(record.end.millis(), Ordering::Relaxed);
+        self.attributes.get_or_init(|| Arc::new(record.attributes.clone()));
         let mut replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
         for known in &record.replaced {
             if !replaced.iter().any(|here| here.generation == known.generation) {

@@ -25,7 +25,7 @@ use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
 
 pub use end::Reason;
-pub use open::{OpenError, Opened, Origin};
+pub use open::{OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
 pub use start::{ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, VerifiedIdentity};

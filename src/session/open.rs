@@ -3,11 +3,24 @@
 use std::net::IpAddr;
 
 use crate::ambient::{EntropyFailed, Timestamp};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::secret::Secret;
 use crate::session::Sessions;
 use crate::store::{Issued, SessionRecord, StoreError, USER_AGENT_BYTES_MAX};
 use crate::token::{Claims, ContextCookie, TokenError, TokenId};
+
+/// Somebody whom the directory verified.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// Who it is to the upstream.
+    pub subject: Subject,
+    /// In which role.
+    pub role: Role,
+    /// The directory's own name of the account.
+    pub account: String,
+    /// What claims ask of the entry.
+    pub attributes: Attributes,
+}
 
 /// Where a login came from.
 #[derive(Clone, Debug)]
@@ -54,16 +67,12 @@ pub enum OpenError {
 }
 
 impl Sessions {
-    /// Opens a session for somebody whom the directory verified: subject, role,
-    /// and the directory's own name of the account.
+    /// Opens a session for somebody whom the directory verified.
     ///
     /// # Errors
     /// When the store cannot answer, or a token cannot be made.
-    pub async fn open(
-        &self,
-        (subject, role, account): (Subject, Role, String),
-        origin: Origin,
-    ) -> Result<Opened, OpenError> {
+    pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
+        let Person { subject, role, account, attributes } = person;
         let now = self.clock.now();
         let times = **self.lifetimes.load();
         let session = SessionId::fresh(&self.entropy)?;
@@ -87,6 +96,7 @@ impl Sessions {
             subject: subject.clone(),
             role: role.clone(),
             account,
+            attributes,
             created: now,
             end,
             last_activity: now,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::ambient::{Clock, Entropy, ManualTime};
 use crate::config::{self, Delivery, TokenAlgorithm};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::ContextHash;
@@ -61,7 +61,10 @@ async fn fixture() -> Fixture {
 }
 
 pub(super) async fn login(sessions: &Sessions) -> Opened {
-    let person = (Subject::new("zoë"), Role::new("admin"), "uid=zoë".to_owned());
+    let mut attributes = Attributes::default();
+    attributes.add("mail", vec!["zoë@example.org".to_owned()]).unwrap();
+    let (subject, role) = (Subject::new("zoë"), Role::new("admin"));
+    let person = super::Person { subject, role, account: "uid=zoë".to_owned(), attributes };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::ambient::{Clock, Timestamp};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::session::live::{Live, Presented};
 use crate::session::{Reason, Sessions};
 use crate::token::{Claims, ContextHash, LEEWAY, TokenError};
@@ -189,6 +189,13 @@ impl VerifiedIdentity {
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.0.claims.session
+    }
+
+    /// What claims ask of the directory's entry, as it was at login; `None` while the
+    /// session's record is not known.
+    #[must_use]
+    pub fn attributes(&self) -> Option<&Arc<Attributes>> {
+        self.0.live.attributes()
     }
 
     /// When the token was issued.

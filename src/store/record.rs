@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::ambient::Timestamp;
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 
 /// Longest user agent kept, in bytes.
 pub const USER_AGENT_BYTES_MAX: usize = 256;
@@ -23,6 +23,8 @@ pub struct SessionRecord {
     pub role: Role,
     /// The directory's own name of the account.
     pub account: String,
+    /// What claims ask of the directory's entry, as it was at login.
+    pub attributes: Attributes,
     /// When it began.
     pub created: Timestamp,
     /// When it ends, whatever happens.
@@ -103,6 +105,7 @@ impl SessionRecord {
             subject: self.subject.as_str().into(),
             role: self.role.as_str().into(),
             account: self.account.as_str().into(),
+            attributes: Cow::Borrowed(&self.attributes),
             created: self.created.millis(),
             address: self.address,
             user_agent: self.user_agent.as_deref().map(Into::into),
@@ -124,6 +127,7 @@ impl SessionRecord {
             subject: Subject::new(&row.subject),
             role: Role::new(&row.role),
             account: row.account.into_owned(),
+            attributes: row.attributes.into_owned(),
             created: Timestamp::from_millis(row.created),
             end,
             last_activity,
@@ -157,10 +161,16 @@ struct Row<'a> {
     subject: Cow<'a, str>,
     role: Cow<'a, str>,
     account: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "is_empty")]
+    attributes: Cow<'a, Attributes>,
     created: i64,
     address: IpAddr,
     user_agent: Option<Cow<'a, str>>,
     issued: Issued,
     newest_seen: u32,
     replaced: Cow<'a, [Replaced]>,
+}
+
+fn is_empty(attributes: &Attributes) -> bool {
+    attributes.is_empty()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{FailureRow, Issued, Replaced, Seen, SessionRecord, Store};
 use crate::ambient::Timestamp;
 use crate::config;
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
@@ -27,6 +27,7 @@ pub(super) fn record(number: u8) -> SessionRecord {
         subject: Subject::new("zoë"),
         role: Role::new("admin"),
         account: "uid=zoë,dc=example,dc=org".to_owned(),
+        attributes: Attributes::default(),
         created: NOW,
         end: at(3600),
         last_activity: NOW,

@@ -9,8 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-/// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
-pub(super) const TYP: &str = "bindgate-session+jwt";
+pub(super) use crate::config::SESSION_TYP as TYP;
 
 /// Longest token looked at, in bytes.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;

@@ -8,7 +8,8 @@ use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value as Json, json};
 
 use super::{Fault, Kind, Raw, Text, describe};
-use crate::config::Hsts;
+use crate::config::assertion::is_foreign_typ;
+use crate::config::{Deliver, Hsts};
 
 /// What frames a message, or is the gateway's own to say: no configuration names it.
 const OWN_HEADERS: [&str; 13] = [
@@ -89,6 +90,40 @@ pub(in crate::config) const fn cookie_name() -> Text<String> {
             let prefix = ["__host-", "__secure-"].contains(&text.to_ascii_lowercase().as_str());
             let good = (1..=256).contains(&text.len()) && text.bytes().all(fits) && !prefix;
             if good { Ok(text.to_owned()) } else { Err(Fault::default()) }
+        },
+        show: String::clone,
+    }
+}
+
+/// How an upstream gets its assertions.
+pub(in crate::config) const fn deliver() -> Text<Deliver> {
+    Text {
+        allowed: "\"header:NAME\", \"cookie:NAME\" or \"bearer\"",
+        pattern: Some("^(header:.+|cookie:.+|bearer)$"),
+        parse: |text| match text.split_once(':') {
+            Some(("header", name)) => (header_name().parse)(name).map(Deliver::Header),
+            Some(("cookie", name)) => (cookie_name().parse)(name).map(Deliver::Cookie),
+            None if text == "bearer" => Ok(Deliver::Bearer),
+            _ => Err(Fault::default()),
+        },
+        show: |deliver| match deliver {
+            Deliver::Header(name) => format!("header:{}", show_name(name)),
+            Deliver::Cookie(name) => format!("cookie:{name}"),
+            Deliver::Bearer => "bearer".to_owned(),
+        },
+    }
+}
+
+/// The `typ` of a token that is none of the gateway's own (RFC 7515 section 4.1.9).
+pub(in crate::config) const fn token_type() -> Text<String> {
+    Text {
+        allowed: "a media type without \"application/\", such as \"JWT\", none of the gateway's \
+                  other tokens",
+        pattern: Some("^[A-Za-z0-9!#$&^_.+-]+$"),
+        parse: |text| {
+            let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte);
+            let good = (1..=64).contains(&text.len()) && text.bytes().all(fits);
+            if good && !is_foreign_typ(text) { Ok(text.to_owned()) } else { Err(Fault::default()) }
         },
         show: String::clone,
     }
@@ -204,7 +239,11 @@ fn show_name(name: &HeaderName) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{HeaderMapKind, Value, cookie_name, header_name, hsts, method, overriding_header};
+    use super::{
+        HeaderMapKind, Value, cookie_name, deliver, header_name, hsts, method, overriding_header,
+        token_type,
+    };
+    use crate::config::Deliver;
     use crate::config::kind::{Kind, Raw, read};
 
     #[test]
@@ -226,6 +265,30 @@ mod tests {
         assert!(read(&cookie_name(), "__Host-bindgate-token").is_ok());
         for text in ["__Host-", "__secure-", "", "a b", "a=b", "a;b", "\"a\""] {
             assert!(read(&cookie_name(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_assertion_comes_in_a_header_a_cookie_or_as_bearer() {
+        let name = "x-assertion".parse().unwrap();
+        assert_eq!(read(&deliver(), "header:X-Assertion").unwrap(), Deliver::Header(name));
+        let cookie = Deliver::Cookie("access_token".to_owned());
+        assert_eq!(read(&deliver(), "cookie:access_token").unwrap(), cookie);
+        assert_eq!(read(&deliver(), "bearer").unwrap(), Deliver::Bearer);
+        for text in ["header:Authorization", "header:Cookie", "header:", "cookie:a b", "Bearer", ""]
+        {
+            assert!(read(&deliver(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_assertion_passes_for_a_session_token() {
+        for text in ["JWT", "at+jwt", "bindgate-assertion+jwt", "Bindgate-Assertion+JWT"] {
+            assert!(read(&token_type(), text).is_ok(), "{text}");
+        }
+        for text in ["bindgate-session+jwt", "BINDGATE-Session+jwt", "bindgate-mfa+jwt", "", "a b"]
+        {
+            assert!(read(&token_type(), text).is_err(), "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Kinds of values: what may stand at a key, how it is read, how its default is
 //! shown and how the JSON Schema says it. Knows no key.
 
+mod claims;
 mod directory;
 mod http;
 mod measure;
@@ -8,9 +9,11 @@ mod net;
 mod route;
 mod text;
 
+pub(super) use claims::Claims;
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
 pub(super) use http::{
-    HeaderMapKind, cookie_name, header_name, hsts, method, overriding_header, upstream_header,
+    HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header, token_type,
+    upstream_header,
 };
 pub(super) use measure::{duration, rate, seconds, show_duration, size};
 pub(super) use net::{

@@ -48,7 +48,7 @@ fn the_example_loads() {
 fn the_example_shows_the_defaults() {
     let folder = Folder::new();
     let short = example(&folder);
-    let optional = ["client_ca_file", "bind_password", "name", "host"];
+    let optional = ["client_ca_file", "bind_password", "name", "host", "secret_file", "issuer"];
     let all_lines = short.lines().map(|line| match uncommented(line) {
         // Its twin is set, or it is off by default.
         Some(text) if optional.iter().any(|key| text.starts_with(&format!("{key} = "))) => line,

@@ -112,6 +112,7 @@ impl Drop for Hostile {
 fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
     let authority = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
     config::Directory {
+        attributes: Vec::new(),
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),
         bind_dn: "cn=service".to_owned(),

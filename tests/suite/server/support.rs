@@ -408,6 +408,7 @@ impl Client {
 /// `[[upstream]]` at this address.
 pub(crate) fn upstream_at(address: SocketAddr) -> Upstream {
     Upstream {
+        assertion: None,
         name: "backend".to_owned(),
         servers: vec![UpstreamServer { host: address.ip().to_string(), port: address.port() }],
         strip_cookies: Vec::new(),

@@ -97,6 +97,7 @@ impl Slapd {
     /// The section `[directory]` for this server, typed.
     pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
         config::Directory {
+            attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port: self.port(transport),
