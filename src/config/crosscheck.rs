@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::reader::Reader;
 use super::{Access, AssertionSignature, Config, Route, Server, Telemetry, pem};
-use crate::identity::ATTRIBUTES_MAX;
+use crate::identity::{ATTRIBUTES_MAX, ClaimTemplates};
 
 /// The gateway's own endpoints below `server.auth_prefix`, built or not, without
 /// outer slashes; `mfa` stands for everything below it.
@@ -112,7 +112,8 @@ fn shares(one: SocketAddr, other: SocketAddr) -> bool {
 pub(super) fn settle_assertions(r: &mut Reader<'_>, config: &mut Config) {
     let assertions = config.upstreams.iter().filter_map(|upstream| upstream.assertion.as_ref());
     let mut names: Vec<String> = Vec::new();
-    for name in assertions.flat_map(|assertion| assertion.claims.attributes()) {
+    let claims = assertions.map(|assertion| &assertion.claims).chain([&config.token.claims]);
+    for name in claims.flat_map(ClaimTemplates::attributes) {
         if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             names.push(name.to_owned());
         }

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::kind::{self, Choice, Whole, show_duration};
 use super::reader::Reader;
+use crate::identity::ClaimTemplates;
 
 /// The claims that only the gateway sets.
 pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "sid", "jti"];
@@ -13,7 +16,7 @@ pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "si
 pub const SESSION_TYP: &str = "bindgate-session+jwt";
 
 /// `[token]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// How new tokens are signed.
     pub algorithm: TokenAlgorithm,
@@ -29,6 +32,10 @@ pub struct Token {
     pub keys_dir: Option<PathBuf>,
     /// Where the client gets its token.
     pub delivery: Delivery,
+    /// `[token.claims]`: further claims, for others to read.
+    pub claims: ClaimTemplates,
+    /// `[token.login_response]`: further members of the login's answer.
+    pub login_response: Map<String, Value>,
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
@@ -129,8 +136,7 @@ impl Token {
             Delivery::Cookie,
             "Where the client gets its token: in the cookie, in the JSON answer, or in both.",
         );
-        r.unbuilt("claims", "further claims");
-        r.unbuilt("login_response", "further members of the login's answer");
+        let (claims, login_response) = read_further(r);
         r.unbuilt("rotate_every", "rotation of signing keys");
         r.unbuilt("sessions_per_user", "a limit of sessions per user");
         if delivery == Delivery::Both {
@@ -156,6 +162,8 @@ impl Token {
             replay_grace,
             keys_dir,
             delivery,
+            claims,
+            login_response,
         };
         token.check_lifetimes(r);
         token
@@ -194,6 +202,22 @@ const ALGORITHM: Choice<TokenAlgorithm> = Choice {
     ],
     unbuilt: &[],
 };
+
+fn read_further(r: &mut Reader<'_>) -> (ClaimTemplates, Map<String, Value>) {
+    let claims = r.or(
+        "claims",
+        kind::Claims { reserved: &FIXED_CLAIMS },
+        ClaimTemplates::default(),
+        "Further claims of the token, for others to read; the gateway never does.",
+    );
+    let login_response = r.or(
+        "login_response",
+        kind::Members { reserved: &["id", "role", "expires_in", "token"] },
+        Map::new(),
+        "Further members of the JSON answer to a login, the same for everybody.",
+    );
+    (claims, login_response)
+}
 
 fn read_lifetimes(r: &mut Reader<'_>) -> (Duration, Duration, Duration) {
     // Claims hold whole seconds (RFC 7519 NumericDate).

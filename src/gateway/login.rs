@@ -313,23 +313,16 @@ fn welcome(
     opened: &Opened,
     form: Option<&str>,
 ) -> Response<Body> {
-    let delivery = loaded.snapshot.config.token.delivery;
+    let config = &loaded.snapshot.config.token;
     loaded.set_context_cookie(exchange, opened.context.as_str());
-    if delivery.by_cookie() {
+    if config.delivery.by_cookie() {
         loaded.set_token_cookie(exchange, &opened.token);
     }
     if let Some(back) = form {
         return answer::see_other(back);
     }
-    let mut members = json!({
-        "id": opened.subject.as_str(),
-        "role": opened.role.as_str(),
-        "expires_in": opened.expires_at.since(opened.issued_at).as_secs(),
-    });
-    if delivery.by_answer() {
-        members["token"] = opened.token.expose().as_str().into();
-    }
-    answer::json(StatusCode::OK, &members)
+    let lifetime = opened.expires_at.since(opened.issued_at);
+    answer::logged_in(config, (&opened.subject, &opened.role), lifetime, &opened.token)
 }
 
 /// The page again, with the refusal's status and sentence, and the name as typed.

@@ -30,6 +30,9 @@ use crate::throttle::LoginThrottle;
 use crate::upstream::Pool;
 use crate::wire::cookie;
 
+/// The longest cookie that browsers keep, name and value together (RFC 6265bis).
+const COOKIE_BYTES_MAX: usize = 4096;
+
 /// What a reload replaces as a whole.
 pub struct Snapshot {
     /// The configuration.
@@ -200,6 +203,9 @@ impl Loaded {
 
     pub(crate) fn set_token_cookie(&self, exchange: &mut Exchange, token: &Secret<String>) {
         let config = &self.snapshot.config.cookie;
+        if config.token_name.len() + token.expose().len() > COOKIE_BYTES_MAX {
+            tracing::warn!("browsers will not keep the token cookie: token.claims say too much");
+        }
         self.set_cookie(exchange, &config.token_name, token.expose());
     }
 

@@ -14,7 +14,7 @@ use crate::config::{
     LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite, Server, Store,
     Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
 };
-use crate::identity::Role;
+use crate::identity::{ClaimTemplates, Role};
 use crate::secret::Secret;
 
 /// The public origin's host.
@@ -67,6 +67,8 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             replay_grace: Duration::from_mins(1),
             keys_dir: None,
             delivery: Delivery::Cookie,
+            claims: ClaimTemplates::default(),
+            login_response: serde_json::Map::new(),
         },
         cookie: Cookie {
             context_name: "context".to_owned(),

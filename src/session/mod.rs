@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config;
-use crate::identity::SessionId;
+use crate::identity::{ClaimTemplates, SessionId};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
@@ -42,6 +42,8 @@ pub struct Sessions {
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
     lifetimes: ArcSwap<Lifetimes>,
+    /// What tokens say besides, for others to read.
+    claims: ArcSwap<ClaimTemplates>,
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,

@@ -78,7 +78,7 @@ impl Sessions {
         match decision {
             Decision::Give(issued) => {
                 live.touch(now);
-                self.give(pair, issued, record.end)
+                self.give(pair, issued, &record)
             }
             Decision::Ended => Err(RenewError::Ended),
             Decision::Expired => Err(RenewError::Expired),
@@ -96,7 +96,7 @@ impl Sessions {
         &self,
         pair: &CheckedPair,
         issued: Issued,
-        end: Timestamp,
+        record: &SessionRecord,
     ) -> Result<Renewed, RenewError> {
         let claims = Claims {
             issued_at: Timestamp::from_seconds(issued.issued_at),
@@ -104,16 +104,12 @@ impl Sessions {
             id: TokenId { generation: issued.generation, nonce: issued.nonce },
             ..pair.claims().clone()
         };
-        let token = self
-            .keys
-            .load()
-            .sign(&claims, serde_json::Map::new())
-            .map_err(|_| RenewError::Failed)?;
+        let token = self.sign(&claims, &record.attributes).map_err(|_| RenewError::Failed)?;
         Ok(Renewed {
             token,
             issued_at: claims.issued_at,
             expires_at: claims.expires_at,
-            session_expires_at: end,
+            session_expires_at: record.end,
             identity: pair.renewed(claims),
         })
     }

@@ -83,6 +83,7 @@ impl Sessions {
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
+            claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
             unwritten: Mutex::new(HashMap::new()),
         }))
@@ -102,6 +103,7 @@ impl Sessions {
         let new = old.reopen(&self.source, token.algorithm, self.clock.now(), &self.entropy)?;
         let changed = !new.same_keys(&old);
         self.lifetimes.store(Arc::new(Lifetimes::from(token)));
+        self.claims.store(Arc::new(token.claims.clone()));
         self.keys.store(Arc::new(new));
         if changed {
             self.version.fetch_add(1, Ordering::AcqRel);

@@ -11,7 +11,7 @@ use crate::ambient::{Entropy, Timestamp};
 use crate::config::TokenAlgorithm;
 use crate::secret::Secret;
 use crate::token::claims::{Claims, Wire};
-use crate::token::header::{self, Header, TYP};
+use crate::token::header::{self, Header, TOKEN_BYTES_MAX, TYP};
 use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::{KeyError, KeysDir};
 use crate::token::material::{algorithm_name, jwt_algorithm};
@@ -52,6 +52,9 @@ pub enum TokenError {
     /// The library refused to sign.
     #[error("a token could not be signed")]
     Signing,
+    /// Its further claims are too much.
+    #[error("a token would be too long with what token.claims adds")]
+    TooLong,
 }
 
 /// The session keys: one signs, all verify.
@@ -144,7 +147,7 @@ impl KeyRing {
     /// Signs a token, with further claims for others to read.
     ///
     /// # Errors
-    /// When the library refuses.
+    /// When the library refuses, or the token would be too long.
     pub fn sign(
         &self,
         claims: &Claims,
@@ -154,9 +157,11 @@ impl KeyRing {
         let mut header = jsonwebtoken::Header::new(jwt_algorithm(key.jwk.material.algorithm()));
         header.typ = Some(TYP.to_owned());
         header.kid = Some(key.jwk.kid.clone());
-        jsonwebtoken::encode(&header, &Wire::new(claims, further), &key.encoding)
+        let token = jsonwebtoken::encode(&header, &Wire::new(claims, further), &key.encoding)
             .map(Secret::new)
-            .map_err(|_| TokenError::Signing)
+            .map_err(|_| TokenError::Signing)?;
+        // It would not even be looked at when it comes back.
+        if token.expose().len() > TOKEN_BYTES_MAX { Err(TokenError::TooLong) } else { Ok(token) }
     }
 
     /// Checks everything of a token but `exp` and the context cookie: form, type,

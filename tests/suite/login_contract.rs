@@ -1,11 +1,13 @@
 //! The login as clients of other eras and makes expect it: other paths, other words
 //! on failure, other cookie names.
 
+use bindgate::config::LdapTransport;
 use serde_json::json;
 
 use crate::support::client::Client;
 use crate::support::slapd::{PASSWORD, PEOPLE_WITHOUT_ROLE};
-use crate::support::world::{ADMIN, CONTEXT_COOKIE, TOKEN_COOKIE, TRACER, World};
+use crate::support::token::Token;
+use crate::support::world::{ADMIN, CONTEXT_COOKIE, TOKEN_COOKIE, TRACER, World, shared_slapd};
 
 /// `POST` as the client of the LDAP era sends it.
 async fn log_in_at(
@@ -90,6 +92,59 @@ async fn an_alias_says_everything_else_as_the_login_path_does() {
     answer.expect(429, "TooManyAttempts");
     assert!(answer.header("retry-after").is_some());
     log_in_at(&client, "/auth/login", TRACER, PASSWORD).await.expect(429, "TooManyAttempts");
+}
+
+#[tokio::test]
+async fn the_answer_and_the_token_say_what_the_configuration_adds() {
+    let world = World::with(|setup| {
+        setup
+            .set("server", "login_aliases", "[\"/login\"]")
+            .set("token", "delivery", "\"both\"")
+            .set("token", "login_response", "{ maps_api_key = \"k\", flags = [1, { on = true }] }")
+            .set(
+                "token",
+                "claims",
+                "{ \"https://safeplaces.test/roles\" = [\"{role}\"], who = \"{sub} {attr:cn}\", \
+                 none = \"{attr:mobile}\" }",
+            );
+    })
+    .await;
+    let client = world.client();
+    for path in ["/auth/login", "/login", "/auth/refresh"] {
+        let answer = log_in_at(&client, path, ADMIN, PASSWORD).await;
+        answer.expect_status(200);
+        let body = answer.json();
+        assert_eq!(body["maps_api_key"], "k", "{path}");
+        assert_eq!(body["flags"], json!([1, { "on": true }]), "{path}");
+        assert_eq!((&body["id"], &body["role"]), (&json!(ADMIN), &json!("admin")));
+        let text = body["token"].as_str().expect("a token");
+        let token = Token::parse(text);
+        assert_eq!(token.claims["https://safeplaces.test/roles"], json!(["admin"]));
+        assert_eq!(token.claim("who"), "alice person");
+        assert!(token.claims.get("none").is_none(), "{token:?}");
+        assert_eq!(client.jar.get(TOKEN_COOKIE).as_deref(), Some(text));
+        client.get("/app/echo").send().await.expect_status(200);
+    }
+}
+
+#[tokio::test]
+async fn the_subject_may_be_another_attribute_than_the_login_name() {
+    let world = World::with(|setup| {
+        let directory = shared_slapd().toml(LdapTransport::Tls);
+        let by_uuid =
+            directory.replace("subject_attribute = \"uid\"", "subject_attribute = \"entryUUID\"");
+        assert_ne!(by_uuid, directory);
+        setup.directory(&by_uuid);
+    })
+    .await;
+    let client = world.client();
+    let answer = log_in_at(&client, "/auth/login", TRACER, PASSWORD).await;
+    let id = answer.json()["id"].as_str().expect("an id").to_owned();
+    assert_eq!((id.len(), id.matches('-').count()), (36, 4), "a UUID: {id}");
+    client.get("/app/echo").send().await.expect_status(200);
+    let seen = world.upstream.last();
+    assert_eq!(seen.header("x-auth-user"), Some(id.as_str()));
+    assert_eq!(client.get("/auth/session").send().await.json()["sub"], json!(id));
 }
 
 #[tokio::test]

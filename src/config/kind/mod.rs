@@ -9,7 +9,7 @@ mod net;
 mod route;
 mod text;
 
-pub(super) use claims::Claims;
+pub(super) use claims::{Claims, Members};
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
 pub(super) use http::{
     HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header, token_type,

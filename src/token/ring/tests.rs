@@ -110,6 +110,17 @@ fn further_claims_are_told_to_others_and_change_nothing_here() {
 }
 
 #[test]
+fn a_token_that_would_not_be_looked_at_is_not_issued() {
+    let ring = ring(TokenAlgorithm::Hs256);
+    let mut further = Map::new();
+    further.insert("big".to_owned(), "x".repeat(4 * 1024).into());
+    let token = ring.sign(&claims(), further.clone()).unwrap();
+    assert!(ring.check(token.expose(), NOW).is_ok());
+    further.insert("bigger".to_owned(), "x".repeat(4 * 1024).into());
+    assert_eq!(ring.sign(&claims(), further).err(), Some(TokenError::TooLong));
+}
+
+#[test]
 fn a_change_of_any_one_character_is_refused() {
     for algorithm in ALGORITHMS {
         let ring = ring(algorithm);
