@@ -22,7 +22,7 @@ use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::Sessions;
-use crate::throttle::LoginThrottle;
+use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token;
 
 /// Threads of the runtime for everything that is not a forwarded request.
@@ -183,7 +183,8 @@ impl App {
         }
         // All that can fail comes before all that takes effect.
         let listening = listening(&config)?;
-        let snapshot = Arc::new(snapshot(config, &self.services.metrics)?);
+        let Services { clock, metrics, .. } = &*self.services;
+        let snapshot = Arc::new(snapshot(config, (clock, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
             self.reload_audit(&old.config)?;
@@ -281,7 +282,7 @@ async fn services(
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, metrics)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, (clock, metrics), None)?),
         sessions,
         throttle,
         audit,
@@ -318,14 +319,21 @@ async fn open_audit(
         .map_err(failed("telemetry.audit_file"))
 }
 
-fn snapshot(config: Config, metrics: &Metrics) -> Result<Snapshot, AppError> {
+/// `throttles` are those of the snapshot before it.
+fn snapshot(
+    config: Config,
+    (clock, metrics): (&Clock, &Metrics),
+    throttles: Option<&RouteThrottles>,
+) -> Result<Snapshot, AppError> {
     let directory = match &config.directory {
         Some(directory) => {
             Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
         }
         None => None,
     };
-    Ok(Snapshot { routes: RouteTable::new(&config), directory, config })
+    let entries = config.throttle.entries;
+    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
+    Ok(Snapshot { routes: RouteTable::new(&config), directory, throttles, config })
 }
 
 fn listening(config: &Config) -> Result<Listening, AppError> {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::reader::Reader;
-use super::{Access, AssertionSignature, Config, Route, Server, Telemetry, pem};
+use super::{Access, AssertionSignature, Config, Route, SameSite, Server, Telemetry, pem};
 use crate::identity::{ATTRIBUTES_MAX, ClaimTemplates};
 
 /// The gateway's own endpoints below `server.auth_prefix`, built or not, without
@@ -143,6 +143,15 @@ pub(super) fn note_oddities(r: &mut Reader<'_>, config: &Config) {
     }
     if !config.token.delivery.by_cookie() && r.given("login_page") {
         r.note("login_page", "without effect, as token.delivery = \"bearer\" has no login page");
+    }
+    if !config.server.cors_origins.is_empty() && config.cookie.same_site != SameSite::None {
+        let same_site = config.cookie.same_site.as_str().to_lowercase();
+        let text = format!(
+            "pages of another site call without our cookies, as cookie.same_site = {same_site:?}; \
+             only pages of the same site (the same registered domain) can call like that, others \
+             need \"none\""
+        );
+        r.note("server.cors_origins", &text);
     }
     note_strange_hosts(r, config);
 }

@@ -1,9 +1,12 @@
-//! `[headers]`: how the upstream is told who is calling.
+//! `[headers]`: how the upstream is told who is calling, and what answers tell
+//! browsers.
 
 use http::{HeaderName, HeaderValue};
 
 use super::kind::{self, Choice};
 use super::reader::Reader;
+use super::response_headers::ResponseHeaders;
+use super::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 
 /// `[headers]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,14 @@ pub struct Headers {
     pub preset: HeaderPreset,
     /// `Strict-Transport-Security`; `None` switches it off.
     pub hsts: Option<Hsts>,
+    /// Whether `X-Content-Type-Options: nosniff` is said.
+    pub content_type_options: bool,
+    /// `X-Frame-Options`; `None` switches it off.
+    pub frame_options: Option<FrameOptions>,
+    /// `Referrer-Policy`; `None` switches it off.
+    pub referrer_policy: Option<ReferrerPolicy>,
+    /// `Permissions-Policy`; `None` switches it off.
+    pub permissions_policy: Option<PermissionsPolicy>,
 }
 
 /// The value of `Strict-Transport-Security` (RFC 6797).
@@ -48,9 +59,6 @@ impl HeaderPreset {
     }
 }
 
-/// Two years, all names below, and the browsers' built-in list.
-const HSTS: &str = "max-age=63072000; includeSubDomains; preload";
-
 impl Headers {
     /// Reads `[headers]`.
     pub(super) fn read(r: &mut Reader<'_>) -> Self {
@@ -81,17 +89,27 @@ impl Headers {
             "A family of headers that is added too: Remote-User and Remote-Groups, \
              X-Forwarded-User and -Groups, or X-Auth-Request-User and -Groups.",
         );
-        let hsts = r.or(
-            "hsts",
-            kind::hsts(),
-            Some(Hsts(HeaderValue::from_static(HSTS))),
-            "The value of Strict-Transport-Security on every answer; \"off\" leaves it out.",
-        );
+        let ResponseHeaders {
+            hsts,
+            content_type_options,
+            frame_options,
+            referrer_policy,
+            permissions_policy,
+        } = ResponseHeaders::read(r);
         r.unbuilt("reference", "a header with the request's reference");
-        let headers = Self { user, role, preset, hsts };
+        let headers = Self {
+            user,
+            role,
+            preset,
+            hsts,
+            content_type_options,
+            frame_options,
+            referrer_policy,
+            permissions_policy,
+        };
         headers.check_distinct(r);
-        if r.is_clean() && headers.hsts.is_none() {
-            r.note("hsts", "browsers are not told to insist on https");
+        if r.is_clean() {
+            headers.note_answers(r);
         }
         headers
     }

@@ -34,6 +34,8 @@ pub struct Server {
     pub jwks_listen: SocketAddr,
     /// Who may ask there besides this machine.
     pub jwks_allow: Vec<IpNet>,
+    /// Origins whose pages may call with credentials, as browsers write them.
+    pub cors_origins: Vec<String>,
     /// `[server.tls]`.
     pub tls: Tls,
     /// `[server.limits]`.
@@ -118,6 +120,12 @@ impl Server {
             "The path below which the gateway's own endpoints are.",
         );
         let login_aliases = read_login_aliases(r, &auth_prefix);
+        let cors_origins = r.or(
+            "cors_origins",
+            List { of: kind::calling_origin(), min: 0 },
+            Vec::new(),
+            "Other origins whose pages may call with the user's cookies, each exactly.",
+        );
         refuse_unbuilt_keys(r);
         let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
@@ -125,6 +133,7 @@ impl Server {
         let doc = "Everything at the listener that has a limit.";
         let limits = r.section("limits", Presence::Optional, doc, Limits::read);
         note_proxies(r, &trusted_proxies, proxy_protocol);
+        note_plain_origins(r, &cors_origins);
         refuse_doubled_address(r, listen.as_deref().unwrap_or_default());
         Some(Self {
             listen: listen?,
@@ -136,6 +145,7 @@ impl Server {
             login_aliases,
             jwks_listen,
             jwks_allow,
+            cors_origins,
             tls: tls?,
             limits: limits?,
         })
@@ -162,7 +172,6 @@ fn read_login_aliases(r: &mut Reader<'_>, prefix: &str) -> Vec<String> {
 
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("plain_http_listen", "the plain HTTP listener");
-    r.unbuilt("cors_origins", "calls from other origins");
 }
 
 fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {
@@ -194,6 +203,13 @@ fn note_proxies(r: &mut Reader<'_>, trusted: &[IpNet], proxy_protocol: bool) {
     }
     if proxy_protocol && trusted.is_empty() {
         r.note("proxy_protocol", "without effect, as trusted_proxies is empty");
+    }
+}
+
+fn note_plain_origins(r: &mut Reader<'_>, origins: &[String]) {
+    if let Some(origin) = origins.iter().find(|origin| origin.starts_with("http://")) {
+        let text = format!("{origin}: whoever can change its unencrypted pages acts as the user");
+        r.note("cors_origins", &text);
     }
 }
 

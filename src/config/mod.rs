@@ -14,9 +14,11 @@ mod limits;
 mod listen;
 mod load;
 mod pem;
+mod policy_value;
 mod problem;
 mod reader;
 mod reload;
+mod response_headers;
 mod route;
 mod rows;
 mod secret_key;
@@ -26,6 +28,7 @@ mod suggestion;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod throttle_rule;
 mod upstream;
 
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
@@ -36,6 +39,7 @@ pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
+pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
 pub use session::{
@@ -43,6 +47,7 @@ pub use session::{
 };
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
+pub use throttle_rule::{ThrottleRule, ThrottleScope};
 pub use upstream::{Upstream, UpstreamServer};
 
 use std::net::SocketAddr;

@@ -1,7 +1,11 @@
-//! `[[route]]`: who may use which path of which host, and where it leads.
+//! `[[route]]`: who may use which path of which host, how much and how often, and
+//! where it leads.
+
+use std::time::Duration;
 
 use super::kind::{self, Choice, List};
 use super::reader::Reader;
+use super::{ThrottleRule, ThrottleScope};
 use crate::identity::Role;
 
 /// One `[[route]]`.
@@ -19,6 +23,12 @@ pub struct Route {
     pub access: Access,
     /// Index into `Config::upstreams`.
     pub upstream: usize,
+    /// How many requests it takes: all of these must allow one.
+    pub throttle: Vec<ThrottleRule>,
+    /// Instead of `server.limits.body_bytes`.
+    pub body_bytes: Option<u64>,
+    /// Instead of the upstream's `response_timeout`.
+    pub response_timeout: Option<Duration>,
 }
 
 /// Who may use a route.
@@ -65,10 +75,19 @@ impl Route {
         );
         let access = read_access(r, &names.roles);
         let upstream = read_upstream(r, &names.upstreams);
-        r.unbuilt("throttle", "throttle rules of a route");
+        let throttle = read_throttle(r, access.as_ref());
+        let body_bytes = r.optional(
+            "body_bytes",
+            kind::size(1, 1 << 50),
+            "Size of a request's body; as server.limits.body_bytes says if there is none.",
+        );
+        let response_timeout = r.optional(
+            "response_timeout",
+            kind::duration(false),
+            "From the request's last byte to the response's head; as the upstream's \
+             response_timeout says if there is none.",
+        );
         r.unbuilt("guess_guard", "the guard against guessed codes");
-        r.unbuilt("body_bytes", "a body limit of a route");
-        r.unbuilt("response_timeout", "a response timeout of a route");
         r.unbuilt("passive", "routes that do not keep a session alive");
         // A wrong host or method is not the same as none: nothing is compared with it.
         let wrong = |key: &str, read: bool| r.given(key) && !read;
@@ -77,8 +96,35 @@ impl Route {
         }
         let path = path?;
         let label = name.unwrap_or_else(|| path.clone());
-        Some(Self { label, host, path, methods, access: access?, upstream: upstream? })
+        Some(Self {
+            label,
+            host,
+            path,
+            methods,
+            access: access?,
+            upstream: upstream?,
+            throttle,
+            body_bytes,
+            response_timeout,
+        })
     }
+}
+
+fn read_throttle(r: &mut Reader<'_>, access: Option<&Access>) -> Vec<ThrottleRule> {
+    let rules = r.or(
+        "throttle",
+        List { of: kind::throttle_rule(), min: 0 },
+        Vec::new(),
+        "How many requests it takes, of one address (IPv6: one /64), of one user, or of all; \
+         every rule must allow one.",
+    );
+    let by_user = rules.iter().find(|rule| rule.scope == ThrottleScope::User);
+    // Whoever leaves the token out would not be counted.
+    if let (Some(rule), Some(Access::Public)) = (by_user, access) {
+        let allowed = "rules per address or in all, as a public route needs no user";
+        r.problem("throttle", format!("\"{rule}\""), allowed.to_owned());
+    }
+    rules
 }
 
 fn read_access(r: &mut Reader<'_>, known: &[String]) -> Option<Access> {

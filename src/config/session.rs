@@ -83,7 +83,7 @@ pub struct LoginThrottle {
     pub per_user: Rate,
     /// Failures from one address (IPv6: one /64).
     pub per_address: Rate,
-    /// Accounts and addresses remembered, each.
+    /// Accounts and addresses remembered, each; the same for each rule of a route.
     pub entries: usize,
 }
 
@@ -258,7 +258,8 @@ impl LoginThrottle {
             "entries",
             Whole { min: 1, max: 100_000_000 },
             100_000,
-            "How many accounts, and how many addresses, are remembered.",
+            "How many accounts, how many addresses, and for each rule of a route how many addresses \
+             or users, are remembered.",
         );
         Self { per_user, per_address, entries }
     }

@@ -29,6 +29,8 @@ pub struct Upstream {
     pub path_parameters: bool,
     /// The signed statement of who is calling.
     pub assertion: Option<Assertion>,
+    /// Whether its answers of 5xx are replaced by ours.
+    pub hide_errors: bool,
     /// To open a connection.
     pub connect_timeout: Duration,
     /// From the request's last byte to the response's head.
@@ -80,7 +82,12 @@ impl Upstream {
         );
         let path_parameters =
             r.or("path_parameters", Boolean, false, "Whether a path may hold \";\".");
-        r.unbuilt("hide_errors", "replacing the upstream's error pages");
+        let hide_errors = r.or(
+            "hide_errors",
+            Boolean,
+            false,
+            "Whether its answers of 5xx are replaced by our JSON, with their status.",
+        );
         let (connect_timeout, response_timeout, idle_timeout) = read_timeouts(r);
         let connections = r.or(
             "connections",
@@ -104,6 +111,7 @@ impl Upstream {
             allow_headers,
             path_parameters,
             assertion: if given { Some(assertion?) } else { None },
+            hide_errors,
             connect_timeout,
             response_timeout,
             idle_timeout,

@@ -171,7 +171,8 @@ impl Gateway {
 pub(super) fn own_proof(loaded: &Loaded, inbound: &Inbound) -> Result<(), Unproved> {
     debug_assert!(gate::needs_proof(&inbound.parts.method, false));
     let headers = &inbound.parts.headers;
-    match csrf::proof(headers, inbound.host.authority(), &[]) {
+    let origins = &loaded.snapshot.config.server.cors_origins;
+    match csrf::proof(headers, inbound.host.authority(), origins) {
         Proof::Given => Ok(()),
         Proof::Failed => Err(Unproved::Failed),
         Proof::Absent => {

@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
     pub peer: IpAddr,
     /// Whether that end is a trusted proxy.
     pub peer_is_trusted: bool,
+    /// The page's origin, when that is another one that may call.
+    pub allowed_origin: Option<HeaderValue>,
     /// Whether it comes from a browser that wants to show a page.
     pub is_navigation: bool,
     /// The metrics of its route.
@@ -87,6 +89,7 @@ impl Exchange {
             client,
             peer: address,
             peer_is_trusted,
+            allowed_origin: None,
             is_navigation: is_navigation(parts),
             method: parts.method.clone(),
             meter,

@@ -13,7 +13,10 @@ mod lifetime;
 mod login;
 mod observe;
 pub mod page;
+mod preflight;
+mod protection;
 mod proxied;
+mod shape;
 mod verify_endpoint;
 mod websocket;
 mod worker;
@@ -25,7 +28,7 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE, STRICT_TRANSPORT_SECURITY};
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -40,6 +43,7 @@ use crate::gateway::worker::Loaded;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::server::{Peer, Service};
+use crate::wire::cors;
 use crate::wire::headers;
 use crate::wire::host::Host;
 use crate::wire::target::Target;
@@ -99,6 +103,9 @@ impl Gateway {
             is_websocket: false,
             authorization_is_ours: false,
         };
+        if let Some(answer) = Self::preflight(loaded, exchange, &inbound) {
+            return answer;
+        }
         match found {
             Found::Own(endpoint) => {
                 exchange.meter = loaded.own_meter(endpoint);
@@ -157,7 +164,7 @@ impl Gateway {
         answer::refusal(refusal, own)
     }
 
-    /// What every answer gets: its id, its cookies, HSTS, and its count.
+    /// What every answer gets: its id, its cookies, what browsers are told, and its count.
     async fn finish(&self, loaded: &Loaded, exchange: &mut Exchange, answer: &mut Response<Body>) {
         if let Some(renewal) = exchange.renewal.take()
             && answer.status() != StatusCode::SWITCHING_PROTOCOLS
@@ -173,8 +180,9 @@ impl Gateway {
         for cookie in exchange.set_cookies.drain(..) {
             headers.append(SET_COOKIE, cookie);
         }
-        if let Some(hsts) = &loaded.snapshot.config.headers.hsts {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts.0.clone());
+        loaded.protection.complete(headers);
+        if !loaded.snapshot.config.server.cors_origins.is_empty() {
+            cors::state(exchange.allowed_origin.take(), headers);
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -14,10 +15,11 @@ use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
 use crate::gateway::exchange::Exchange;
-use crate::gateway::forward::{Origin, UpstreamRequest, filter_response};
+use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
 use crate::gateway::observe::{Decision, Finish};
+use crate::gateway::shape;
 use crate::gateway::websocket::{self, Tunnel, WebSocketSlot};
 use crate::gateway::worker::{Loaded, Upstream};
 use crate::gateway::{Gateway, Inbound};
@@ -49,27 +51,36 @@ impl Gateway {
         if inbound.target.has_path_parameters() && !settings.path_parameters {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
-        if content_length(&inbound.parts.headers) > Some(config.server.limits.body_bytes) {
+        if content_length(&inbound.parts.headers) > Some(shape::body_bytes(config, route)) {
             return Err(Refusal::BodyTooLarge);
         }
         let slot = self.audit_slot(loaded)?;
+        let origins = &config.server.cors_origins;
         inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
         let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public());
         inbound.authorization_is_ours = reading.authorization_is_ours;
         let proof = gate::needs_proof(&inbound.parts.method, inbound.is_websocket)
-            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), &[]));
+            .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), origins));
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
         let handshake = self.handshake(loaded, &mut inbound)?;
+        shape::throttle(loaded, exchange, route)?;
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
-        let (request, fault) = upstream_request(loaded, upstream, exchange, &mut inbound, permit)?;
-        let response = self.send(upstream, exchange, request, &fault).await?;
+        let body_bytes = shape::body_bytes(config, route);
+        let (request, fault) =
+            upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
+        let patience = shape::response_timeout(config, route);
+        let response = self.send((upstream, patience), exchange, request, &fault).await?;
         exchange.decision = decision;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
-        let answer = self.answer(loaded, exchange, route.is_public(), (response, tunnel))?;
+        let answer = if settings.hide_errors && response.status().is_server_error() {
+            shape::hidden_error(exchange, &response)
+        } else {
+            self.answer(loaded, exchange, route.is_public(), (response, tunnel))?
+        };
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
@@ -203,19 +214,19 @@ impl Gateway {
     /// session lives.
     async fn send(
         &self,
-        upstream: &Upstream,
+        (upstream, patience): (&Upstream, Option<Duration>),
         exchange: &mut Exchange,
         request: UpstreamRequest,
         fault: &FaultCell,
     ) -> Result<Response<Received>, Refusal> {
         let began = Instant::now();
         let sent = match exchange.identity.clone() {
-            None => upstream.pool.send(request).await,
+            None => upstream.pool.send_within(request, patience).await,
             Some(identity) => {
                 let mut watch = SessionWatch::new(identity, self.services().clock.clone());
                 tokio::select! {
                     biased;
-                    sent = upstream.pool.send(request) => sent,
+                    sent = upstream.pool.send_within(request, patience) => sent,
                     () = watch.ended() => return Err(Refusal::SessionRevoked),
                 }
             }
@@ -255,7 +266,7 @@ impl Gateway {
             let (Some((handshake, peer)), Some(upstream)) = (tunnel, upstream) else {
                 return Err(Refusal::UpstreamUnavailable);
             };
-            filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, true);
+            shape::response_head(loaded, &mut parts.headers, true);
             parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
             parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
             let tunnel =
@@ -263,7 +274,7 @@ impl Gateway {
             tokio::task::spawn_local(websocket::splice(handshake.client, upstream, tunnel));
             return Ok(Response::from_parts(parts, Body::empty()));
         }
-        filter_response(&mut parts.headers, &loaded.snapshot.config.cookie, is_public);
+        shape::response_head(loaded, &mut parts.headers, is_public);
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
         Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
     }
@@ -271,7 +282,7 @@ impl Gateway {
 
 fn upstream_request(
     loaded: &Loaded,
-    upstream: &Upstream,
+    (upstream, body_bytes): (&Upstream, u64),
     exchange: &Exchange,
     inbound: &mut Inbound,
     permit: Permit,
@@ -282,7 +293,7 @@ fn upstream_request(
         None => (ClientBody::empty(), FaultCell::default()),
         Some(incoming) => {
             let trailers = upstream.rules.forbidden_trailers();
-            ClientBody::new(incoming, limits.body_bytes, limits.body_idle_timeout, trailers)
+            ClientBody::new(incoming, body_bytes, limits.body_idle_timeout, trailers)
         }
     };
     let origin = Origin {

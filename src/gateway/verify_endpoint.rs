@@ -10,6 +10,7 @@ use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate::{self, Grounds};
+use crate::gateway::shape;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Found;
@@ -52,16 +53,19 @@ impl Gateway {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
         exchange.meter = loaded.route_meter(route);
+        let origins = &loaded.snapshot.config.server.cors_origins;
         let is_websocket = headers
             .get("upgrade")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let proof = gate::needs_proof(&described.method, is_websocket)
-            .then(|| csrf::proof(headers, described.host.authority(), &[]));
+            .then(|| csrf::proof(headers, described.host.authority(), origins));
         let reading = loaded.credentials.read(headers, route.is_public());
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
+        // What the other proxy forwards counts as if it were forwarded here.
+        shape::throttle(loaded, exchange, route)?;
         let mut answer = answer::empty(StatusCode::NO_CONTENT);
         match permit.spend() {
             Grounds::PublicRoute => loaded.identity_headers.state_nobody(answer.headers_mut()),

@@ -20,15 +20,16 @@ use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::observe::RouteMeter;
+use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
 use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
-use crate::throttle::LoginThrottle;
+use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::upstream::Pool;
-use crate::wire::cookie;
+use crate::wire::{cookie, cors};
 
 /// The longest cookie that browsers keep, name and value together (RFC 6265bis).
 const COOKIE_BYTES_MAX: usize = 4096;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Its directory, if there is one.
     pub directory: Option<Arc<Directory>>,
+    /// What its routes may still take.
+    pub throttles: RouteThrottles,
 }
 
 /// What all workers share.
@@ -79,6 +82,7 @@ pub(crate) struct Loaded {
     pub(crate) credentials: Credentials,
     pub(crate) identity_headers: Rc<IdentityHeaders>,
     pub(crate) upstreams: Vec<Upstream>,
+    pub(crate) protection: Protection,
     pub(crate) overhead: Histogram,
     metrics: Metrics,
     checks: RefCell<Vec<(&'static str, IntCounter)>>,
@@ -128,8 +132,11 @@ impl Gateway {
     }
 
     pub(crate) fn exchange(&self, loaded: &Loaded, parts: &Parts, peer: &Peer) -> Exchange {
-        let trusted = &loaded.snapshot.config.server.trusted_proxies;
-        Exchange::new(parts, peer, trusted, &self.ids, Rc::clone(&loaded.none))
+        let server = &loaded.snapshot.config.server;
+        let none = Rc::clone(&loaded.none);
+        let mut exchange = Exchange::new(parts, peer, &server.trusted_proxies, &self.ids, none);
+        exchange.allowed_origin = cors::allowed(&parts.headers, &server.cors_origins);
+        exchange
     }
 }
 
@@ -151,6 +158,7 @@ impl Loaded {
             ),
             upstreams: upstreams.collect(),
             identity_headers,
+            protection: Protection::new(&config.headers),
             overhead: metrics.http_overhead(),
             metrics: metrics.clone(),
             checks: RefCell::default(),

@@ -36,6 +36,9 @@ pub(crate) fn route(line: &str, access: &str) -> Route {
             roles => Access::Roles(names(roles).iter().map(|name| Role::new(name)).collect()),
         },
         upstream: 0,
+        throttle: Vec::new(),
+        body_bytes: None,
+        response_timeout: None,
     }
 }
 
@@ -87,6 +90,10 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             role: HeaderName::from_static("x-auth-role"),
             preset: HeaderPreset::None,
             hsts: None,
+            content_type_options: true,
+            frame_options: None,
+            referrer_policy: None,
+            permissions_policy: None,
         },
         login_page: LoginPage { title: String::new(), notice: String::new() },
         upstreams: vec![upstream()],
@@ -107,6 +114,7 @@ fn server() -> Server {
         workers: 1,
         auth_prefix: "/auth".to_owned(),
         login_aliases: Vec::new(),
+        cors_origins: Vec::new(),
         tls: Tls {
             certificates: Vec::new(),
             private_key: Arc::new(PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(Vec::new()))),
@@ -148,6 +156,7 @@ fn upstream() -> Upstream {
         allow_headers: Vec::new(),
         path_parameters: false,
         assertion: None,
+        hide_errors: false,
         connect_timeout: Duration::from_secs(3),
         response_timeout: Duration::from_mins(1),
         idle_timeout: Duration::from_secs(4),

@@ -1,8 +1,12 @@
 //! Failed logins of one account and from one address, counted before the
 //! directory is asked. Knows neither passwords nor who exists; names and addresses
-//! are kept as keyed hashes.
+//! are kept as keyed hashes. Requests on throttled routes are counted in `route`.
 
+mod route;
 mod table;
+mod window;
+
+pub use route::{Exceeded, RouteThrottles};
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,11 +127,7 @@ impl LoginThrottle {
         let longest = waits.into_iter().filter_map(|(rule, wait)| Some((rule, wait?)));
         if let Some((rule, retry_after)) = longest.max_by_key(|(_, wait)| *wait) {
             inner.metrics.throttled(rule).inc();
-            // Rounded up: who waits this long is not refused again.
-            let retry_after = Duration::from_secs(
-                retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0),
-            );
-            return Err(Throttled { retry_after, rule });
+            return Err(Throttled { retry_after: whole_seconds(retry_after), rule });
         }
         let failure = Failure { at: now, attempt: inner.attempts.fetch_add(1, Ordering::Relaxed) };
         tables.accounts.count(account, failure);
@@ -218,6 +218,11 @@ impl Tables {
     fn of(&mut self, key: &Key) -> &mut Table {
         if key[0] & 1 == Kind::Account as u8 { &mut self.accounts } else { &mut self.addresses }
     }
+}
+
+/// Rounded up: who waits this long is not refused again.
+fn whole_seconds(wait: Duration) -> Duration {
+    Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0))
 }
 
 /// The network that counts as one: an IPv4 address, or an IPv6 /64.

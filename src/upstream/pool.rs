@@ -105,8 +105,21 @@ impl<R: Outgoing> Pool<R> {
     /// # Errors
     /// See [`SendError`].
     pub async fn send(&self, outgoing: R) -> Result<Response<UpstreamBody<R::Body>>, SendError> {
+        self.send_within(outgoing, None).await
+    }
+
+    /// The same, perhaps with another patience than `upstream.response_timeout`.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn send_within(
+        &self,
+        outgoing: R,
+        patience: Option<Duration>,
+    ) -> Result<Response<UpstreamBody<R::Body>>, SendError> {
         let begun = Instant::now();
-        let result = self.shared.send(outgoing.into_request(), begun).await;
+        let patience = patience.unwrap_or(self.shared.limits.response);
+        let result = self.shared.send((outgoing.into_request(), patience), begun).await;
         let metrics = &self.shared.metrics;
         match &result {
             Ok(_) => {
@@ -124,7 +137,7 @@ impl<R: Outgoing> Pool<R> {
 impl<B: Body<Data = Bytes, Error = BoxError> + Unpin + 'static> Shared<B> {
     async fn send(
         self: &Rc<Self>,
-        mut request: Request<B>,
+        (mut request, patience): (Request<B>, Duration),
         now: Instant,
     ) -> Result<Response<UpstreamBody<B>>, SendError> {
         *request.version_mut() = Version::HTTP_11;
@@ -136,7 +149,7 @@ impl<B: Body<Data = Bytes, Error = BoxError> + Unpin + 'static> Shared<B> {
                 Some(channel) => channel,
                 None => self.open().await?,
             };
-            match channel.exchange(request, self.limits.response).await {
+            match channel.exchange(request, patience).await {
                 Outcome::Answered(answer) => {
                     let lease = Lease { pool: Rc::clone(self), channel: Some(channel), permit };
                     return Ok(UpstreamBody::attach(answer, lease));

@@ -4,9 +4,11 @@
 
 pub mod client;
 pub mod cookie;
+pub mod cors;
 pub mod csrf;
 pub mod headers;
 pub mod host;
 pub mod proxy_protocol;
 pub mod return_path;
+pub mod strictness;
 pub mod target;

@@ -7,6 +7,7 @@
 
 mod answers;
 mod browser;
+mod cors;
 mod crash;
 mod csrf;
 mod demo;
@@ -24,7 +25,10 @@ mod paths;
 mod refusal;
 mod reload;
 mod renewal;
+mod response_headers;
 mod server;
+mod shaping;
 mod smuggling;
 mod streaming;
 mod support;
+mod throttle;

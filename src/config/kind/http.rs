@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Fault, Kind, Raw, Text, describe};
 use crate::config::assertion::is_foreign_typ;
-use crate::config::{Deliver, Hsts};
+use crate::config::{Deliver, Hsts, PermissionsPolicy};
 
 /// What frames a message, or is the gateway's own to say: no configuration names it.
 const OWN_HEADERS: [&str; 13] = [
@@ -151,6 +151,23 @@ pub(in crate::config) const fn hsts() -> Text<Option<Hsts>> {
         },
         show: |value| match value {
             Some(Hsts(value)) => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            None => "off".to_owned(),
+        },
+    }
+}
+
+/// The value of `Permissions-Policy`, or `off`.
+pub(in crate::config) const fn permissions_policy() -> Text<Option<PermissionsPolicy>> {
+    Text {
+        allowed: "features such as \"camera=(), geolocation=(self)\", each once, or \"off\"",
+        pattern: None,
+        parse: |text| match PermissionsPolicy::parse(text) {
+            Some(policy) => Ok(Some(policy)),
+            None if text == "off" => Ok(None),
+            None => Err(Fault::default()),
+        },
+        show: |policy| match policy {
+            Some(policy) => String::from_utf8_lossy(policy.value().as_bytes()).into_owned(),
             None => "off".to_owned(),
         },
     }

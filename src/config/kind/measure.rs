@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Fault, Kind, Raw, Text};
-use crate::config::Rate;
+use crate::config::{Rate, ThrottleRule, ThrottleScope};
 
 /// Nothing here lasts longer: ten years.
 const DURATION_MAX: Duration = Duration::from_hours(87600);
@@ -91,6 +91,23 @@ pub(in crate::config) const fn rate() -> Text<Rate> {
     }
 }
 
+/// A rate and whose requests it counts.
+pub(in crate::config) const fn throttle_rule() -> Text<ThrottleRule> {
+    Text {
+        allowed: "a rule such as \"5 per 1m per address\", \"30 per 1m per user\" or \"600 per 1h \
+                  in all\", at least 1, at most 1000000, in at most 1 day",
+        pattern: Some("^[0-9]+ per [0-9a-z ]+ (per address|per user|in all)$"),
+        parse: |text| {
+            let mut rules = ThrottleScope::WORDS.into_iter().filter_map(|(words, scope)| {
+                let rate = parse_rate(text.strip_suffix(words)?)?;
+                Some(ThrottleRule { rate, scope })
+            });
+            rules.next().ok_or_else(Fault::default)
+        },
+        show: ThrottleRule::to_string,
+    }
+}
+
 fn wrong<T>() -> Result<T, Fault> {
     Err(Fault::default())
 }
@@ -133,7 +150,7 @@ fn parse_rate(text: &str) -> Option<Rate> {
 mod tests {
     use std::time::Duration;
 
-    use super::{duration, rate, show_duration, show_size, size};
+    use super::{duration, rate, show_duration, show_size, size, throttle_rule};
     use crate::config::kind::read;
 
     #[test]
@@ -165,6 +182,23 @@ mod tests {
             assert!(read(&any, text).is_err(), "{text}");
         }
         assert_eq!(show_size(32 * 1024), "32KiB");
+    }
+
+    #[test]
+    fn a_throttle_rule_reads_back_as_shown() {
+        for text in ["5 per 1m per address", "30 per 90s per user", "600 per 1h in all"] {
+            assert_eq!(read(&throttle_rule(), text).unwrap().to_string(), text);
+        }
+        for text in [
+            "5 per 1m",
+            "5 per 1m per session",
+            "5 per address",
+            "0 per 1m in all",
+            "5 per 1m per address per user",
+            "5 per 1m in all in all",
+        ] {
+            assert!(read(&throttle_rule(), text).is_err(), "{text}");
+        }
     }
 
     #[test]

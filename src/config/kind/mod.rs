@@ -12,13 +12,13 @@ mod text;
 pub(super) use claims::{Claims, Members};
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
 pub(super) use http::{
-    HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header, token_type,
-    upstream_header,
+    HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header,
+    permissions_policy, token_type, upstream_header,
 };
-pub(super) use measure::{duration, rate, seconds, show_duration, size};
+pub(super) use measure::{duration, rate, seconds, show_duration, size, throttle_rule};
 pub(super) use net::{
-    DirectoryUrl, directory_url, host_name, network, origin, origin_host, socket_address,
-    upstream_url,
+    DirectoryUrl, calling_origin, directory_url, host_name, network, origin, origin_host,
+    socket_address, upstream_url,
 };
 pub(super) use route::{auth_prefix, login_alias, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};

@@ -64,6 +64,32 @@ pub(in crate::config) const fn origin() -> Text<Origin> {
     }
 }
 
+/// An origin whose pages may call, as browsers write it into `Origin`.
+pub(in crate::config) const fn calling_origin() -> Text<String> {
+    Text {
+        allowed: "an origin such as \"https://app.example.org\", with a port if it is not the usual \
+                  one; never \"*\" or \"null\"",
+        pattern: Some("^https?://[^/?#@]+$"),
+        parse: |text| {
+            let url = Url::parse(text)?;
+            let usual = match url.scheme.as_str() {
+                "https" => 443,
+                "http" => 80,
+                _ => return Err(Fault::default()),
+            };
+            if text.ends_with('/') || url.port == Some(0) {
+                return Err(Fault::default());
+            }
+            let Url { scheme, host, port } = url;
+            let host = if host.contains(':') { format!("[{host}]") } else { host };
+            let port = port.filter(|port| *port != usual);
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            Ok(format!("{scheme}://{host}{port}"))
+        },
+        show: String::clone,
+    }
+}
+
 /// The host of an origin; `None` when it is none.
 pub(in crate::config) fn origin_host(text: &str) -> Option<String> {
     (origin().parse)(text).ok().map(|origin| origin.host)
@@ -168,7 +194,7 @@ fn parse_host(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{directory_url, host_name, network, origin, upstream_url};
+    use super::{calling_origin, directory_url, host_name, network, origin, upstream_url};
     use crate::config::kind::read;
 
     #[test]
@@ -192,6 +218,22 @@ mod tests {
             "https://a.example#x",
         ] {
             assert!(read(&origin(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn calling_origins_become_what_browsers_write() {
+        for (text, written) in [
+            ("https://App.Example.org", "https://app.example.org"),
+            ("https://a.example:443", "https://a.example"),
+            ("https://a.example:80", "https://a.example:80"),
+            ("http://localhost:3000", "http://localhost:3000"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(read(&calling_origin(), text).unwrap(), written);
+        }
+        for text in ["*", "null", "https://*.a.example", "a.example", "https://a/", "ftp://a", ""] {
+            assert!(read(&calling_origin(), text).is_err(), "{text}");
         }
     }
 

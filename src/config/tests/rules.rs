@@ -25,6 +25,11 @@ fn what_contradicts_itself_is_refused() {
         ("[[upstream]]", "allow_headers = [\"X-Auth-User\"]", &["allow_headers"]),
         ("[[route]]", "roles = [\"admin\"]", &["route.access", "exactly one"]),
         ("[[route]]", "host = \"a:443\"", &["route.host"]),
+        ("[[route]]", "throttle = [\"5 per 1m\"]", &["route.throttle", "per address"]),
+        ("[[route]]", "body_bytes = \"0B\"", &["route.body_bytes", "\"1B\""]),
+        ("[[route]]", "response_timeout = \"0s\"", &["route.response_timeout", "not zero"]),
+        ("[server]", "cors_origins = [\"*\"]", &["server.cors_origins", "never"]),
+        ("[server]", "cors_origins = [\"https://a.example/\"]", &["server.cors_origins"]),
     ];
     for (header, line, words) in cases {
         only(&folder.lines(&with(header, line)), words);
@@ -43,6 +48,10 @@ fn what_contradicts_itself_is_refused() {
         ("[headers]\nrole = \"X-Auth-User\"", ["headers.role", "headers.user"]),
         ("[headers]\nrole = \"Remote-User\"\npreset = \"remote\"", ["headers.role", "preset"]),
         ("[headers]\nhsts = \"yes\"", ["headers.hsts", "max-age"]),
+        ("[headers]\ncontent_type_options = \"on\"", ["headers.content_type_options", "nosniff"]),
+        ("[headers]\nframe_options = \"deny\"", ["headers.frame_options", "\"DENY\""]),
+        ("[headers]\nreferrer_policy = \"none\"", ["headers.referrer_policy", "no-referrer"]),
+        ("[headers]\npermissions_policy = \"camera\"", ["headers.permissions_policy", "camera=()"]),
         ("[throttle]\nlogin_per_user = \"5\"", ["throttle.login_per_user", "5 per 15m"]),
         ("[login_page]\ntitle = \"\"", ["login_page.title", "not empty"]),
     ] {
@@ -113,6 +122,17 @@ fn a_login_alias_is_a_path_of_its_own() {
 }
 
 #[test]
+fn a_public_route_has_no_rules_by_user() {
+    let folder = Folder::new();
+    let route = |access: &str| {
+        let keys = "path = \"/codes\"\nupstream = \"backend\"\nthrottle = [\"30 per 1m per user\"]";
+        folder.lines(&format!("{SMALL}\n[[route]]\n{keys}\naccess = \"{access}\"\n"))
+    };
+    only(&route("public"), &["route.throttle in [[route]] no. 2", "needs no user"]);
+    assert!(route("authenticated").is_empty());
+}
+
+#[test]
 fn one_path_may_have_a_route_for_each_method() {
     let folder = Folder::new();
     let rows = |one: &str, other: &str| {
@@ -142,6 +162,10 @@ fn what_is_risky_but_allowed_is_noted() {
         (format!("{SMALL}\n[cookie]\nsame_site = \"lax\""), "cookie.same_site"),
         (format!("{SMALL}\n[cookie]\ntoken_name = \"access_token\""), "cookie.token_name"),
         (format!("{SMALL}\n[headers]\nhsts = \"off\""), "headers.hsts"),
+        (format!("{SMALL}\n[headers]\nframe_options = \"off\""), "headers.frame_options"),
+        (format!("{SMALL}\n[headers]\ncontent_type_options = \"off\""), "content_type_options"),
+        (with("[server]", "cors_origins = [\"https://a.example\"]"), "need \"none\""),
+        (with("[server]", "cors_origins = [\"http://a.example\"]"), "unencrypted"),
         (with("[token]", "delivery = \"both\""), "token.delivery"),
         (with("[server]", "trusted_proxies = [\"0.0.0.0/0\"]"), "server.trusted_proxies"),
         (with("[server]", "proxy_protocol = true"), "server.proxy_protocol"),

@@ -416,6 +416,7 @@ pub(crate) fn upstream_at(address: SocketAddr) -> Upstream {
         set_headers: std::collections::BTreeMap::new(),
         allow_headers: Vec::new(),
         path_parameters: false,
+        hide_errors: false,
         connect_timeout: Duration::from_secs(2),
         response_timeout: Duration::from_secs(5),
         idle_timeout: Duration::from_secs(4),
