@@ -1,7 +1,7 @@
 //! The composition root: from a valid configuration to a running gateway, its
 //! reload and its end. Decides nothing about requests.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -11,10 +11,11 @@ use aws_lc_rs::hmac;
 use tokio::runtime::{Builder, Handle, LocalOptions, Runtime};
 use tokio::task::AbortHandle;
 
+use crate::admin::jwks::JwksListener;
 use crate::admin::telemetry::{Check, Readiness, Telemetry};
 use crate::ambient::{Clock, Entropy};
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
-use crate::config::Config;
+use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
 use crate::gateway::{Gateway, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
@@ -23,7 +24,7 @@ use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::Sessions;
 use crate::throttle::{LoginThrottle, RouteThrottles};
-use crate::token;
+use crate::token::{self, AssertionIssuer, AssertionKeys};
 
 /// Threads of the runtime for everything that is not a forwarded request.
 const CONTROL_THREADS: usize = 2;
@@ -74,6 +75,7 @@ pub struct App {
     workers: Vec<JoinHandle<()>>,
     https: Vec<SocketAddr>,
     telemetry: SocketAddr,
+    jwks: Option<SocketAddr>,
     /// The task that keeps the current directory connected.
     keeper: Mutex<Option<AbortHandle>>,
 }
@@ -121,12 +123,15 @@ impl App {
         let bound = server::bind(&server.listen, workers).map_err(failed("server.listen"))?;
         let telemetry_address = telemetry.address();
         control.spawn(telemetry.serve());
+        // Before the first request is forwarded, until the last was answered.
+        let jwks = control.block_on(serve_jwks(&services))?;
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
         let app = Self {
             workers: start_workers(bound.workers, &services, &shared)?,
             https: bound.addresses,
             telemetry: telemetry_address,
+            jwks,
             keeper: Mutex::new(None),
             services,
             shared,
@@ -148,6 +153,12 @@ impl App {
     #[must_use]
     pub const fn telemetry(&self) -> SocketAddr {
         self.telemetry
+    }
+
+    /// Where the keys of internal assertions are told, as bound; `None` when there are none.
+    #[must_use]
+    pub const fn jwks(&self) -> Option<SocketAddr> {
+        self.jwks
     }
 
     /// The runtime of everything that is not a forwarded request.
@@ -183,8 +194,10 @@ impl App {
         }
         // All that can fail comes before all that takes effect.
         let listening = listening(&config)?;
-        let Services { clock, metrics, .. } = &*self.services;
-        let snapshot = Arc::new(snapshot(config, (clock, metrics), Some(&old.throttles))?);
+        let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
+        let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
+        let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
+        let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
             self.reload_audit(&old.config)?;
@@ -264,6 +277,25 @@ impl Drop for App {
     }
 }
 
+/// Starts the listener of the keys of internal assertions, if there are any.
+async fn serve_jwks(services: &Arc<Services>) -> Result<Option<SocketAddr>, AppError> {
+    let Some(address) = services.snapshot.load().config.jwks_address() else { return Ok(None) };
+    let listener = JwksListener::bind(address).await.map_err(failed("server.jwks_listen"))?;
+    let address = listener.address();
+    let (asked, services) = (Arc::clone(services), Arc::clone(services));
+    let admits = move |peer: IpAddr| {
+        let snapshot = asked.snapshot.load();
+        snapshot.config.server.jwks_allow.iter().any(|network| network.contains(&peer))
+    };
+    let keys = move || {
+        let keys = &services.snapshot.load().assertion_keys;
+        let keys = keys.public(Publication::Internal, services.clock.now());
+        serde_json::json!({ "keys": keys }).to_string()
+    };
+    tokio::spawn(listener.serve(admits, keys));
+    Ok(Some(address))
+}
+
 /// What all workers share, from the configuration.
 async fn services(
     config: Config,
@@ -281,8 +313,9 @@ async fn services(
             .map_err(failed("throttle"))?;
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
+    let keys = assertion_keys(&config, &sessions, None, ambient)?;
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, (clock, metrics), None)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
         sessions,
         throttle,
         audit,
@@ -319,12 +352,32 @@ async fn open_audit(
         .map_err(failed("telemetry.audit_file"))
 }
 
+/// The keys of assertions; one of a kind that was not asked for before is made.
+fn assertion_keys(
+    config: &Config,
+    sessions: &Sessions,
+    before: Option<&AssertionKeys>,
+    Ambient { clock, entropy }: &Ambient,
+) -> Result<AssertionKeys, AppError> {
+    let assertions = config.upstreams.iter().filter_map(|it| it.assertion.as_ref());
+    let assertions: Vec<_> = assertions.collect();
+    AssertionKeys::open(sessions.keys_dir(), &assertions, before, clock.now(), entropy)
+        .map_err(failed("token.keys_dir"))
+}
+
 /// `throttles` are those of the snapshot before it.
 fn snapshot(
     config: Config,
+    keys: AssertionKeys,
     (clock, metrics): (&Clock, &Metrics),
     throttles: Option<&RouteThrottles>,
 ) -> Result<Snapshot, AppError> {
+    let keys = Arc::new(keys);
+    let issuer = |upstream: &config::Upstream| {
+        let (name, assertion) = (upstream.name.as_str(), upstream.assertion.as_ref()?);
+        let signed = metrics.assertions_signed(name);
+        Some(Arc::new(AssertionIssuer::new(name, assertion, &keys, signed)))
+    };
     let directory = match &config.directory {
         Some(directory) => {
             Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
@@ -332,8 +385,14 @@ fn snapshot(
         None => None,
     };
     let entries = config.throttle.entries;
-    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
-    Ok(Snapshot { routes: RouteTable::new(&config), directory, throttles, config })
+    Ok(Snapshot {
+        routes: RouteTable::new(&config),
+        issuers: config.upstreams.iter().map(issuer).collect(),
+        assertion_keys: keys,
+        directory,
+        throttles: RouteThrottles::new((&config.routes, entries), clock, metrics, throttles),
+        config,
+    })
 }
 
 fn listening(config: &Config) -> Result<Listening, AppError> {

@@ -105,6 +105,8 @@ metrics! {
     histogram login_duration "bindgate_login_duration_seconds" [result];
     /// Checks of a presented token and context cookie.
     counter token_checks "bindgate_token_checks_total" [result];
+    /// Assertions signed.
+    counter assertions_signed "bindgate_assertions_signed_total" [upstream];
     /// Live sessions.
     gauge sessions_active "bindgate_sessions_active" [];
     /// Sessions ended before their time.

@@ -2,38 +2,20 @@
 //! only: no header, query or host makes it anything else, and no path of the
 //! public listeners leads here.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
 
+use crate::admin::plain::{self, Answer, Bounds, PlainListener, text};
 use crate::metrics::Metrics;
 
-/// Connections at a time; a scraper and some probes need a handful.
-const CONNECTIONS_MAX: usize = 64;
-/// For a request's head, and for an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection is asked to end after this ...
-const CONNECTION_LIFETIME: Duration = Duration::from_mins(5);
-/// ... and then has this long to read its last answer.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes and count of a request's headers.
-const HEADER_BYTES_MAX: usize = 16 * 1024;
-const HEADERS_MAX: usize = 64;
+/// A scraper and some probes need a handful of connections.
+const BOUNDS: Bounds = Bounds { connections: 64, header_timeout: Duration::from_secs(30) };
 
 /// One thing without which a login or a request would not be served.
 pub struct Check {
@@ -83,9 +65,8 @@ impl Readiness {
 
 /// The bound listener.
 pub struct Telemetry {
-    listener: TcpListener,
-    address: SocketAddr,
-    pages: Arc<Pages>,
+    listener: PlainListener,
+    pages: Pages,
 }
 
 struct Pages {
@@ -103,74 +84,36 @@ impl Telemetry {
         metrics: Metrics,
         readiness: Readiness,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let address = listener.local_addr()?;
-        Ok(Self { listener, address, pages: Arc::new(Pages { metrics, readiness }) })
+        let listener = PlainListener::bind(address).await?;
+        Ok(Self { listener, pages: Pages { metrics, readiness } })
     }
 
     /// The address as bound.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Answers until dropped.
     pub async fn serve(self) {
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        loop {
-            // Who comes when all slots are taken waits in the kernel's queue.
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    tokio::spawn(serve_connection(stream, Arc::clone(&self.pages), slot));
-                }
-                Err(error) => {
-                    tracing::warn!(error = %error, "the telemetry listener cannot accept");
-                    sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let pages = self.pages;
+        let answer = move |method: &Method, path: &str| pages.answer(method, path);
+        self.listener.serve(BOUNDS, |_| true, answer).await;
     }
-}
-
-async fn serve_connection(stream: TcpStream, pages: Arc<Pages>, slot: OwnedSemaphorePermit) {
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let answer = pages.answer(request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(answer) }
-    });
-    let mut connection = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(HEADER_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-    );
-    // What goes wrong on such a connection concerns only its peer.
-    if timeout(CONNECTION_LIFETIME, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(CLOSE_TIMEOUT, connection).await;
-    }
-    drop(slot);
 }
 
 impl Pages {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let page: fn(&Self) -> Response<Full<Bytes>> = match path {
-            "/metrics" => Self::metrics,
-            "/healthz" | "/ping" => |_| text(StatusCode::OK, "ok\n".into()),
-            "/readyz" | "/ready" => Self::readiness,
-            _ => return text(StatusCode::NOT_FOUND, "there is nothing here\n".into()),
+    fn answer(&self, method: &Method, path: &str) -> Answer {
+        let page: Option<fn(&Self) -> Answer> = match path {
+            "/metrics" => Some(Self::metrics),
+            "/healthz" | "/ping" => Some(|_| text(StatusCode::OK, "ok\n".into())),
+            "/readyz" | "/ready" => Some(Self::readiness),
+            _ => None,
         };
-        if method == Method::GET || method == Method::HEAD {
-            return page(self);
-        }
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        answer
+        plain::answer(method, page.map(|page| move || page(self)))
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Answer {
         match self.metrics.encode() {
             Ok(body) => {
                 let mut answer = text(StatusCode::OK, body.into());
@@ -185,22 +128,13 @@ impl Pages {
         }
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self) -> Answer {
         let reasons = self.readiness.reasons();
         if reasons.is_empty() {
             return text(StatusCode::OK, "ready\n".into());
         }
         text(StatusCode::SERVICE_UNAVAILABLE, (reasons.join("\n") + "\n").into())
     }
-}
-
-fn text(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(body));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
 }
 
 #[cfg(test)]

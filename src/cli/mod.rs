@@ -86,7 +86,7 @@ impl Cli {
 
 /// Run the gateway
 ///
-/// Prints one line, "bindgate ready https=ADDR telemetry=ADDR", once it accepts
+/// Prints one line, "bindgate ready https=ADDR telemetry=ADDR [jwks=ADDR]", once it accepts
 /// connections. SIGHUP reloads configuration, certificates and keys; a bad file
 /// keeps what was there. SIGTERM and SIGINT let open requests finish, then exit
 /// with 0. Exits with 1 when it cannot start, with every problem printed.

@@ -16,9 +16,10 @@ use crate::logging::Logging;
 pub(super) fn run(args: &Serve) -> ExitCode {
     run_file(&args.config, &|app| {
         let (https, telemetry) = (app.https(), app.telemetry());
+        let jwks = app.jwks().map(|address| format!(" jwks={address}")).unwrap_or_default();
         let mut out = io::stdout().lock();
         // Nobody reads a closed pipe; the gateway goes on.
-        let _ = writeln!(out, "bindgate ready https={https} telemetry={telemetry}");
+        let _ = writeln!(out, "bindgate ready https={https} telemetry={telemetry}{jwks}");
         let _ = out.flush();
     })
 }

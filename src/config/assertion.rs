@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use http::header::AUTHORIZATION;
 
 use super::kind::{self, Choice};
 use super::reader::Reader;
@@ -140,21 +141,33 @@ impl Assertion {
         })
     }
 
-    /// The name of the header that it comes in, which is the gateway's to set.
-    pub(super) fn header(&self) -> Option<HeaderName> {
-        match &self.deliver {
-            Deliver::Header(name) => Some(name.clone()),
-            Deliver::Bearer => Some(http::header::AUTHORIZATION),
-            Deliver::Cookie(_) => None,
-        }
-    }
-
     /// Where its public key is told; `None` when there is none.
     #[must_use]
     pub const fn publication(&self) -> Option<Publication> {
         match self.signature {
             AssertionSignature::Shared(_) => None,
             AssertionSignature::KeyPair { publication, .. } => Some(publication),
+        }
+    }
+}
+
+impl Deliver {
+    /// The header that it comes in, besides `Cookie`.
+    #[must_use]
+    pub fn header(&self) -> Option<HeaderName> {
+        match self {
+            Self::Header(name) => Some(name.clone()),
+            Self::Bearer => Some(AUTHORIZATION),
+            Self::Cookie(_) => None,
+        }
+    }
+
+    /// The cookie that it comes in.
+    #[must_use]
+    pub const fn cookie(&self) -> Option<&String> {
+        match self {
+            Self::Cookie(name) => Some(name),
+            Self::Header(_) | Self::Bearer => None,
         }
     }
 }

@@ -39,7 +39,7 @@ pub struct Token {
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenAlgorithm {
     /// HMAC with SHA-256.
     Hs256,

@@ -166,7 +166,7 @@ fn check_managed(
     managed: &[String],
     assertion: Option<&Assertion>,
 ) {
-    let carrier = assertion.and_then(Assertion::header).map(|name| fold(name.as_str()));
+    let carrier = assertion.and_then(|it| it.deliver.header()).map(|name| fold(name.as_str()));
     if carrier.as_ref().is_some_and(|carrier| managed.contains(carrier)) {
         let found = "a header that states who is calling".to_owned();
         r.problem("assertion.deliver", found, "another than those of [headers]".to_owned());

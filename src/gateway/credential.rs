@@ -10,6 +10,7 @@ use std::sync::Arc;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 
+use crate::gateway::assertion::LocalAssertions;
 use crate::refusal::Refusal;
 use crate::session::{Carrier, CheckError, CheckedPair, Sessions};
 use crate::token;
@@ -24,6 +25,8 @@ pub(crate) struct KnownPair {
     pub user: HeaderValue,
     /// The role as a header value.
     pub role: HeaderValue,
+    /// What was signed for its session.
+    pub assertions: LocalAssertions,
 }
 
 /// What a request presents, once token and cookie were checked.
@@ -153,6 +156,7 @@ impl Credentials {
         let known = Rc::new(KnownPair {
             user: header_value(pair.subject().as_str())?,
             role: header_value(pair.role().as_str())?,
+            assertions: LocalAssertions::default(),
             pair,
         });
         if let Some(value) = value {

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
 use crate::audit::Event;
+use crate::config::Publication;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::credential::Reading;
@@ -132,8 +133,13 @@ impl Gateway {
     }
 
     /// `GET /.well-known/jwks.json`.
-    pub(crate) fn jwks(&self) -> Response<Body> {
-        answer::json(StatusCode::OK, &self.services().sessions.public_jwks())
+    pub(crate) fn jwks(&self, loaded: &Loaded) -> Response<Body> {
+        let mut keys = self.services().sessions.public_jwks();
+        let now = self.services().clock.now();
+        if let Some(all) = keys["keys"].as_array_mut() {
+            all.extend(loaded.snapshot.assertion_keys.public(Publication::Public, now));
+        }
+        answer::json(StatusCode::OK, &keys)
     }
 
     /// Ends a session for good, with its record; the end holds even when the record

@@ -12,7 +12,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Uri, Version};
 
-use crate::config;
+use crate::config::{self, Deliver};
 use crate::gateway::body::ClientBody;
 use crate::gateway::gate::{Grounds, Named, Permit};
 use crate::refusal::Refusal;
@@ -79,6 +79,7 @@ pub(crate) struct ForwardRules {
     untrusted: FoldedNames,
     cookies: Vec<String>,
     set: Vec<(HeaderName, HeaderValue)>,
+    deliver: Option<Deliver>,
 }
 
 impl ForwardRules {
@@ -88,12 +89,15 @@ impl ForwardRules {
         upstream: &config::Upstream,
         identity: &Rc<IdentityHeaders>,
     ) -> Self {
+        let deliver = upstream.assertion.as_ref().map(|assertion| &assertion.deliver);
         let always = FoldedNames::dangerous(&upstream.allow_headers)
             .and(identity.names())
+            .and(deliver.and_then(Deliver::header))
             .and(&upstream.strip_headers);
         let names = &config.cookie;
         let ours = [&names.context_name, &names.token_name, &names.device_name];
-        let cookies = ours.into_iter().chain(&upstream.strip_cookies).cloned().collect();
+        let cookies = ours.into_iter().chain(&upstream.strip_cookies);
+        let cookies = cookies.chain(deliver.and_then(Deliver::cookie)).cloned().collect();
         let set = upstream.set_headers.iter().filter_map(|(name, value)| {
             HeaderName::try_from(name.as_str()).ok().map(|name| (name, value.clone()))
         });
@@ -101,12 +105,16 @@ impl ForwardRules {
             identity: Rc::clone(identity),
             // A trailer has no business telling of the client, whoever sends it.
             trailers: Rc::new(
-                FoldedNames::forwarded().and(identity.names()).and(headers::DANGEROUS),
+                FoldedNames::forwarded()
+                    .and(identity.names())
+                    .and(headers::DANGEROUS)
+                    .and(deliver.map(Deliver::trailer)),
             ),
             always,
             untrusted: FoldedNames::forwarded(),
             cookies,
             set: set.collect(),
+            deliver: deliver.cloned(),
         }
     }
 
@@ -130,6 +138,8 @@ pub(crate) struct Origin<'r> {
     pub request_id: &'r HeaderValue,
     /// Whether `Authorization` carried a token of ours.
     pub authorization_is_ours: bool,
+    /// The assertion of the identity that the permit rests on.
+    pub assertion: Option<HeaderValue>,
     /// Whether this is a WebSocket handshake.
     pub is_websocket: bool,
 }
@@ -168,6 +178,9 @@ impl UpstreamRequest {
         }
         if let Grounds::Session(named) = permit.spend() {
             rules.identity.state(&named, &mut headers);
+            if let (Some(deliver), Some(assertion)) = (&rules.deliver, &origin.assertion) {
+                deliver.state(assertion, &mut headers);
+            }
         }
         headers.insert(HOST, origin.host.clone());
         headers.insert(X_FORWARDED_FOR, forwarded_for);

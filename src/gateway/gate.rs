@@ -46,10 +46,15 @@ impl Permit {
     }
 
     /// The identity it rests on.
-    pub(crate) const fn identity(&self) -> Option<&VerifiedIdentity> {
+    pub(crate) fn identity(&self) -> Option<&VerifiedIdentity> {
+        self.named().map(|named| &named.identity)
+    }
+
+    /// The same with what is known of it.
+    pub(crate) const fn named(&self) -> Option<&Named> {
         match &self.0 {
             Grounds::PublicRoute => None,
-            Grounds::Session(named) => Some(&named.identity),
+            Grounds::Session(named) => Some(named),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! and what is not explicitly allowed is refused.
 
 mod answer;
+mod assertion;
 mod body;
 mod credential;
 mod endpoints;
@@ -137,7 +138,7 @@ impl Gateway {
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,
             OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
             OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
-            OwnEndpoint::Jwks => Ok(self.jwks()),
+            OwnEndpoint::Jwks => Ok(self.jwks(loaded)),
         }
     }
 

@@ -67,9 +67,15 @@ impl Gateway {
         exchange.identity = permit.identity().cloned();
         let handshake = self.handshake(loaded, &mut inbound)?;
         shape::throttle(loaded, exchange, route)?;
+        // Last, as a signature may have to be paid for.
+        let assertion = match (&upstream.assertions, permit.named()) {
+            (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
+            _ => None,
+        };
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
         let body_bytes = shape::body_bytes(config, route);
+        let permit = (permit, assertion);
         let (request, fault) =
             upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
         let patience = shape::response_timeout(config, route);
@@ -285,7 +291,7 @@ fn upstream_request(
     (upstream, body_bytes): (&Upstream, u64),
     exchange: &Exchange,
     inbound: &mut Inbound,
-    permit: Permit,
+    (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
     let incoming = inbound.body.take().filter(|body| !body.is_end_stream());
@@ -303,6 +309,7 @@ fn upstream_request(
         peer_is_trusted: exchange.peer_is_trusted,
         request_id: &exchange.request_id,
         authorization_is_ours: inbound.authorization_is_ours,
+        assertion,
         is_websocket: inbound.is_websocket,
     };
     let request = UpstreamRequest::new(&mut inbound.parts, body, permit, &upstream.rules, &origin)?;

@@ -16,6 +16,7 @@ use crate::audit::{Audit, WorkerQueue};
 use crate::config::{Config, Delivery};
 use crate::directory::Directory;
 use crate::gateway::as_parameter;
+use crate::gateway::assertion::Assertions;
 use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
@@ -28,6 +29,7 @@ use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
 use crate::throttle::{LoginThrottle, RouteThrottles};
+use crate::token::{AssertionIssuer, AssertionKeys};
 use crate::upstream::Pool;
 use crate::wire::{cookie, cors};
 
@@ -40,6 +42,10 @@ pub struct Snapshot {
     pub config: Config,
     /// Its routes.
     pub routes: RouteTable,
+    /// The keys of its assertions.
+    pub assertion_keys: Arc<AssertionKeys>,
+    /// Who signs them, for each upstream.
+    pub issuers: Vec<Option<Arc<AssertionIssuer>>>,
     /// Its directory, if there is one.
     pub directory: Option<Arc<Directory>>,
     /// What its routes may still take.
@@ -96,6 +102,7 @@ pub(crate) struct Loaded {
 pub(crate) struct Upstream {
     pub(crate) pool: Pool<UpstreamRequest>,
     pub(crate) rules: ForwardRules,
+    pub(crate) assertions: Option<Assertions>,
 }
 
 impl Gateway {
@@ -146,7 +153,8 @@ impl Loaded {
         let metrics = &services.metrics;
         let names = (config.cookie.token_name.as_str(), config.cookie.context_name.as_str());
         let identity_headers = Rc::new(IdentityHeaders::new(&config.headers));
-        let upstreams = config.upstreams.iter().map(|upstream| Upstream {
+        let upstreams = config.upstreams.iter().enumerate().map(|(index, upstream)| Upstream {
+            assertions: assertions(&snapshot, index),
             pool: Pool::new(upstream, metrics),
             rules: ForwardRules::new(config, upstream, &identity_headers),
         });
@@ -238,4 +246,11 @@ impl Loaded {
         }
         exchange.set_cookies.extend(header);
     }
+}
+
+/// How an upstream gets its assertions, if it does.
+fn assertions(snapshot: &Snapshot, upstream: usize) -> Option<Assertions> {
+    let issuer = snapshot.issuers.get(upstream)?.as_ref()?;
+    let config = snapshot.config.upstreams.get(upstream)?.assertion.as_ref()?;
+    Some(Assertions { upstream, issuer: Arc::clone(issuer), deliver: config.deliver.clone() })
 }

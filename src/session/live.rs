@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::ambient::Timestamp;
 use crate::identity::{Attributes, SessionId};
 use crate::store::{Replaced, Seen, SessionRecord};
-use crate::token::Claims;
+use crate::token::{AssertionMemory, Claims};
 
 /// `end` of a session whose record is not known.
 const UNKNOWN: i64 = i64::MAX;
@@ -28,6 +28,8 @@ pub(super) struct Live {
     ended: AtomicBool,
     /// Empty while the record is not known.
     attributes: OnceLock<Arc<Attributes>>,
+    /// What was signed for it, for all workers.
+    pub(super) assertions: AssertionMemory,
     end: AtomicI64,
     last_activity: AtomicI64,
     newest_seen: AtomicU32,
@@ -60,6 +62,7 @@ impl Live {
             attributes: record
                 .map(|record| Arc::new(record.attributes.clone()).into())
                 .unwrap_or_default(),
+            assertions: AssertionMemory::default(),
             end: AtomicI64::new(record.map_or(UNKNOWN, |record| record.end.millis())),
             last_activity: AtomicI64::new(activity.millis()),
             newest_seen: AtomicU32::new(record.map_or(0, |record| record.newest_seen)),

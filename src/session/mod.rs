@@ -2,6 +2,7 @@
 //! What a request needs lies in memory; what must outlive the process is in the
 //! store. Knows no HTTP and no directory.
 
+mod assertion;
 mod end;
 mod live;
 mod open;

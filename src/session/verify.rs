@@ -7,7 +7,7 @@ use crate::ambient::{Clock, Timestamp};
 use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::session::live::{Live, Presented};
 use crate::session::{Reason, Sessions};
-use crate::token::{Claims, ContextHash, LEEWAY, TokenError};
+use crate::token::{AssertionMemory, Claims, ContextHash, LEEWAY, TokenError};
 
 /// A token whose signature and claims hold and whose context cookie came along.
 /// Says nothing of expiry and revocation: `Sessions::admit` does, on every request.
@@ -220,6 +220,16 @@ impl VerifiedIdentity {
     #[must_use]
     pub fn has_ended(&self, now: Timestamp) -> bool {
         self.0.live.is_ended() || now >= self.session_expires_at()
+    }
+
+    pub(super) fn assertions(&self) -> &AssertionMemory {
+        &self.0.live.assertions
+    }
+
+    /// Wall time, as this session's checks see it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// Counts as activity: traffic of the client on a WebSocket.

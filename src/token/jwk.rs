@@ -21,6 +21,11 @@ pub(super) enum Purpose {
     Session,
     /// Checkpoints of the audit log.
     Audit,
+    /// Assertions whose public key only upstreams may know.
+    Assertion,
+    /// Assertions whose public key everybody may know.
+    #[serde(rename = "assertion-public")]
+    PublicAssertion,
 }
 
 /// One key with its name, its purpose and its age.
@@ -110,6 +115,12 @@ impl Jwk {
         material.encoding_key().map_err(|_| "has members that do not fit each other")?;
         if purpose == Purpose::Audit && material.algorithm() != TokenAlgorithm::EdDsa {
             return Err("is for the audit log, but no Ed25519 key");
+        }
+        let assertion = [Purpose::Assertion, Purpose::PublicAssertion].contains(&purpose);
+        if assertion && material.algorithm() == TokenAlgorithm::Hs256 {
+            return Err(
+                "is for assertions, but symmetric; upstream.assertion.secret_file names one",
+            );
         }
         let created = Timestamp::from_seconds(members.created.unwrap_or_default());
         Ok(Self { kid: members.kid.clone(), purpose, created, material })
@@ -303,6 +314,8 @@ mod tests {
             ("HS256", "RS256"),
             ("HS256", "none"),
             ("session", "audit"),
+            ("session", "assertion"),
+            ("session", "assertion-public"),
             ("\"oct\"", "\"RSA\""),
             ("\"k\":\"AAAAAAAAAAA", "\"k\":\""),
             ("\"kid\":\"a\"", "\"kid\":\"../a\""),

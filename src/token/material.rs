@@ -13,6 +13,7 @@ use crate::ambient::Entropy;
 use crate::config::TokenAlgorithm;
 use crate::secret::Secret;
 use crate::token::der::{RsaNumbers, pkcs1_of_rsa_numbers, rsa_numbers_of_pkcs8};
+use crate::token::signer::Signer;
 
 /// Bytes of an HMAC key made here, and the fewest that one read may have (RFC 7518 section 3.2).
 pub(super) const HMAC_BYTES: usize = 32;
@@ -98,9 +99,28 @@ impl Material {
                 Ok(EncodingKey::from_ec_der(pair.to_pkcs8v1()?.as_ref()))
             }
             Self::Rsa(numbers) => {
-                check_rsa(numbers)?;
+                rsa_pair(numbers)?;
                 Ok(EncodingKey::from_rsa_der(pkcs1_of_rsa_numbers(numbers).expose()))
             }
+        }
+    }
+
+    /// The same, parsed once for many signatures.
+    pub(super) fn signer(&self) -> Result<Signer, BadMaterial> {
+        match self {
+            Self::Hmac(key) => Ok(Signer::hmac(key.expose())),
+            Self::Ed25519 { seed, public } => {
+                let pair = Ed25519KeyPair::from_seed_and_public_key(seed.expose(), public)?;
+                Ok(Signer::Ed25519(pair))
+            }
+            Self::P256 { d, x, y } => {
+                let point = [&[4][..], x, y].concat();
+                let scheme = &ECDSA_P256_SHA256_FIXED_SIGNING;
+                EcdsaKeyPair::from_private_key_and_public_key(scheme, d.expose(), &point)
+                    .map(Signer::P256)
+                    .map_err(Into::into)
+            }
+            Self::Rsa(numbers) => rsa_pair(numbers).map(Box::new).map(Signer::Rsa),
         }
     }
 
@@ -128,10 +148,10 @@ impl Material {
 }
 
 #[expect(clippy::many_single_char_names, reason = "the names of RFC 7518 section 6")]
-fn check_rsa(numbers: &RsaNumbers) -> Result<(), BadMaterial> {
+fn rsa_pair(numbers: &RsaNumbers) -> Result<RsaKeyPair, BadMaterial> {
     let [n, e, d, p, q, d_p, d_q, q_inv] =
         numbers.each_ref().map(|number| number.expose().as_slice());
-    RsaKeyPair::from_components(&KeyPairComponents {
+    Ok(RsaKeyPair::from_components(&KeyPairComponents {
         public_key: PublicKeyComponents { n, e },
         d,
         p,
@@ -139,8 +159,7 @@ fn check_rsa(numbers: &RsaNumbers) -> Result<(), BadMaterial> {
         dP: d_p,
         dQ: d_q,
         qInv: q_inv,
-    })?;
-    Ok(())
+    })?)
 }
 
 /// The library's name of an algorithm.

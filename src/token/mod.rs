@@ -1,6 +1,7 @@
 //! The gateway's own tokens: claims, the cookie they are bound to, the keys that
 //! sign them, and what makes a token ours. Knows no sessions' state and no HTTP.
 
+mod assertion;
 mod audit_key;
 mod claims;
 mod context;
@@ -10,7 +11,11 @@ mod jwk;
 mod keys_dir;
 mod material;
 mod ring;
+mod signer;
 
+pub use assertion::{
+    Assertion, AssertionError, AssertionIssuer, AssertionKeys, AssertionMemory, Remembered, Stated,
+};
 pub use audit_key::{AuditKey, audit_key, audit_public_keys};
 pub use claims::{Claims, TokenId};
 pub use context::{ContextCookie, ContextHash, pair_key};
