@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
-use crate::session::Sessions;
+use crate::session::{KeysMade, Sessions};
 use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{self, AssertionIssuer, AssertionKeys};
 
@@ -139,6 +139,11 @@ impl App {
             control: Some(control),
         };
         app.follow(&snapshot);
+        match app.services.sessions.keys_made() {
+            KeysMade::None => {}
+            KeysMade::First => app.note(Event::Keys, "made"),
+            KeysMade::Replaced => app.note(Event::Keys, "replaced"),
+        }
         app.note(Event::Start, "success");
         Ok(app)
     }
@@ -199,9 +204,13 @@ impl App {
         let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
         let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
+        let keys = self.services.sessions.version();
         if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
             self.reload_audit(&old.config)?;
             return Err(failed("token")(error));
+        }
+        if self.services.sessions.version() != keys {
+            self.note(Event::Keys, "reloaded");
         }
         self.services.throttle.reload(&snapshot.config.throttle);
         self.shared.listening.store(Arc::new(listening));

@@ -57,7 +57,7 @@ def token(key, kid):
         "iat": now,
         "exp": now + 900,
         "sid": b64(bytes(range(16))),
-        "jti": "1." + b64(bytes(range(16))),
+        "jti": "1." + b64(bytes(range(12))),
     }
     body = ".".join(b64(json.dumps(part, separators=(",", ":")).encode()) for part in (header, claims))
     return body + "." + b64(hmac.new(key, body.encode(), hashlib.sha256).digest())
@@ -309,6 +309,32 @@ def load(peer, kind, connections, path, seconds):
     return spent / requests * 1e6
 
 
+def memory(peer, connections):
+    """MiB of the whole process group before and with idle connections that had one request each."""
+    def resident():
+        total = 0
+        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+            try:
+                if int(stat.read_text().rsplit(")", 1)[1].split()[2]) == peer.process.pid:
+                    text = (stat.parent / "smaps_rollup").read_text()
+                    total += int(re.search(r"Pss:\s+(\d+)", text).group(1))
+            except (OSError, AttributeError):
+                continue
+        return total / 1024
+
+    before, held = resident(), []
+    context = ssl._create_unverified_context()
+    for _ in range(connections):
+        connection = http.client.HTTPSConnection("127.0.0.1", peer.port, context=context, timeout=30)
+        connection.request("GET", "/1k", headers=headers_of(peer))
+        connection.getresponse().read()
+        held.append(connection)
+    after = resident()
+    for connection in held:
+        connection.close()
+    return before, after, (after - before) * 1024 / connections
+
+
 def upstream(folder, port):
     (folder / "1k").write_bytes(b"x" * 1024)
     (folder / "100k").write_bytes(b"x" * 102400)
@@ -341,6 +367,8 @@ def main():
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
     parser.add_argument("--loads", nargs="*", default=list(LOADS))
+    parser.add_argument("--memory", type=int, default=0, metavar="CONNECTIONS",
+                        help="measure memory with that many idle connections instead")
     parser.add_argument("--bindgate", default=Bindgate.binary)
     arguments = parser.parse_args()
     Bindgate.binary = arguments.bindgate
@@ -355,6 +383,12 @@ def main():
         for peer in peers:
             peer.start()
             check(peer)
+        if arguments.memory:
+            print("| server | MiB idle | MiB with connections | KiB a connection |\n|---|--:|--:|--:|")
+            for peer in peers:
+                before, after, each = memory(peer, arguments.memory)
+                print(f"| {peer.name} | {before:.1f} | {after:.1f} | {each:.1f} |")
+            return
         for name in arguments.loads:
             for _ in range(arguments.rounds):
                 for peer in peers:

@@ -45,18 +45,20 @@ pub(super) fn run_file(file: &Path, announce: &dyn Fn(&App)) -> ExitCode {
         tracing::warn!("{note}");
     }
     let code = match App::start(config, &Ambient::system()) {
-        Ok(app) => {
-            announce(&app);
-            follow_signals(app, file, &logging)
-        }
+        Ok(app) => follow_signals(app, file, (&logging, announce)),
         Err(error) => fail(&error),
     };
     logging.flush();
     code
 }
 
-/// SIGHUP reloads; SIGTERM and SIGINT drain.
-fn follow_signals(app: App, file: &Path, logging: &Logging) -> ExitCode {
+/// SIGHUP reloads; SIGTERM and SIGINT drain. Announces the gateway once it listens to
+/// them: before, a signal would kill it.
+fn follow_signals(
+    app: App,
+    file: &Path,
+    (logging, announce): (&Logging, &dyn Fn(&App)),
+) -> ExitCode {
     let control = app.control().clone();
     let entered = control.enter();
     let signals = (|| {
@@ -71,6 +73,7 @@ fn follow_signals(app: App, file: &Path, logging: &Logging) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&format_args!("signals: {error}")),
     };
+    announce(&app);
     while control.block_on(is_hangup(&mut hangup, &mut terminate, &mut interrupt)) {
         reload(&app, file, logging);
     }

@@ -26,6 +26,9 @@ pub enum VerifyError {
         /// Who it is.
         subject: Subject,
     },
+    /// The entry was found, and whoever asked did not want its password tried.
+    #[error("the password was not tried")]
+    Withheld,
     /// The directory did not answer; nobody's password was judged.
     #[error("the directory is unavailable")]
     Unavailable(#[source] DirectoryError),

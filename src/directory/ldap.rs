@@ -88,8 +88,12 @@ impl LdapDirectory {
         })
     }
 
-    pub(super) async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
-        let result = timeout(self.timeout, self.verify_at_leisure(credentials))
+    pub(super) async fn verify(
+        &self,
+        credentials: &Credentials,
+        found: impl FnOnce(&str) -> bool,
+    ) -> Result<Person, VerifyError> {
+        let result = timeout(self.timeout, self.verify_at_leisure(credentials, found))
             .await
             .unwrap_or(Err(VerifyError::Unavailable(DirectoryError::Timeout)));
         match &result {
@@ -119,10 +123,17 @@ impl LdapDirectory {
         }
     }
 
-    async fn verify_at_leisure(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+    async fn verify_at_leisure(
+        &self,
+        credentials: &Credentials,
+        found: impl FnOnce(&str) -> bool,
+    ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
+        if !found(&account.to_string()) {
+            return Err(VerifyError::Withheld);
+        }
         let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
         match answer.verdict {
             Verdict::Accepted => self.person(&entry, account.to_string()).await,

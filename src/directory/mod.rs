@@ -61,8 +61,21 @@ impl Directory {
     /// # Errors
     /// When they do not fit, the account cannot be used, or the directory is unavailable.
     pub async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+        self.verify_if(credentials, |_| true).await
+    }
+
+    /// The same; `found` is told the entry's own normalised DN and says whether the
+    /// password may be tried. However a name is spelled, the account is one.
+    ///
+    /// # Errors
+    /// As above, and `Withheld` when `found` says no.
+    pub async fn verify_if(
+        &self,
+        credentials: &Credentials,
+        found: impl FnOnce(&str) -> bool,
+    ) -> Result<Person, VerifyError> {
         match &self.0 {
-            Kind::Ldap(ldap) => ldap.verify(credentials).await,
+            Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
         }
     }
 

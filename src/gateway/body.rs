@@ -241,32 +241,3 @@ impl HttpBody for Body {
         }
     }
 }
-
-/// A body of ours to read, refused beyond its bound.
-///
-/// # Errors
-/// The fault of the body.
-pub(super) async fn read_bounded(
-    mut incoming: Incoming,
-    bytes_max: usize,
-    idle_timeout: Duration,
-) -> Result<Vec<u8>, BodyFault> {
-    if incoming.size_hint().lower() > bytes_max as u64 {
-        return Err(BodyFault::TooLarge);
-    }
-    let mut bytes = Vec::new();
-    loop {
-        let frame = std::future::poll_fn(|cx| Pin::new(&mut incoming).poll_frame(cx));
-        let Ok(frame) = tokio::time::timeout(idle_timeout, frame).await else {
-            return Err(BodyFault::Stalled);
-        };
-        let Some(frame) = frame else { return Ok(bytes) };
-        let Ok(frame) = frame else { return Err(BodyFault::Broken) };
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > bytes_max {
-                return Err(BodyFault::TooLarge);
-            }
-            bytes.extend_from_slice(&data);
-        }
-    }
-}

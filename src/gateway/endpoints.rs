@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::json;
 
-use crate::audit::Event;
+use crate::audit::{Event, Record};
 use crate::config::Publication;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
@@ -15,7 +15,7 @@ use crate::gateway::credential::Reading;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate;
 use crate::gateway::worker::Loaded;
-use crate::gateway::{Gateway, Inbound};
+use crate::gateway::{Gateway, Inbound, Services};
 use crate::identity::{Role, SessionId, Subject};
 use crate::refusal::Refusal;
 use crate::session::{Admission, Carrier, CheckedPair, Reason};
@@ -34,8 +34,9 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let headers = &inbound.parts.headers;
+        let reading = loaded.credentials.read(headers, false);
         if inbound.parts.method == Method::POST {
-            own_proof(loaded, &inbound)?;
+            proved(loaded, &inbound, &reading)?;
         }
         let mut answer = if exchange.is_navigation && loaded.has_login_page() {
             let prefix = &loaded.snapshot.config.server.auth_prefix;
@@ -48,7 +49,7 @@ impl Gateway {
             return Ok(answer);
         }
         // Only what verifies may end a session; expired tokens do, forged ones do not.
-        if let Ok(credential) = loaded.credentials.read(headers, false).credential {
+        if let Ok(credential) = reading.credential {
             let pair = &credential.known.pair;
             match self.end_session(exchange, owner(pair), Reason::Logout).await {
                 // The logout took effect, even if its record could not be written.
@@ -93,12 +94,7 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let reading = loaded.credentials.read(&inbound.parts.headers, false);
-        match own_proof(loaded, &inbound) {
-            // Nobody else's page can set `Authorization`: such a token is proof by itself,
-            // unless the request says that it comes from elsewhere.
-            Err(Unproved::Absent) if carried_by_header(&reading) => {}
-            proof => proof?,
-        }
+        proved(loaded, &inbound, &reading)?;
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
         let sessions = Arc::clone(&self.services().sessions);
@@ -143,32 +139,48 @@ impl Gateway {
     }
 
     /// Ends a session for good, with its record; the end holds even when the record
-    /// cannot be written.
+    /// cannot be written. On the control runtime, so that a client that goes away cuts
+    /// nothing off.
     pub(crate) async fn end_session(
         &self,
         exchange: &Exchange,
-        (session, subject, role): (SessionId, &Subject, &Role),
+        whose: (SessionId, &Subject, &Role),
         reason: Reason,
     ) -> Result<(), Refusal> {
-        let sessions = Arc::clone(&self.services().sessions);
-        let ended =
-            self.services().control.spawn(async move { sessions.end(session, reason).await });
-        let was_live = match ended.await.map_err(|_| Refusal::Internal)? {
-            Ok(was_live) => was_live,
-            Err(error) => {
-                tracing::error!(%session, %error, "a session could not be ended");
-                return Err(Refusal::StoreUnavailable);
-            }
-        };
-        if !was_live {
-            return Ok(());
+        let record = ending_record(exchange, whose, reason);
+        let ending = end_and_record(Arc::clone(self.services()), whose.0, reason, record);
+        self.services().control.spawn(ending).await.map_err(|_| Refusal::Internal)?
+    }
+}
+
+/// The record of a session's end.
+pub(super) fn ending_record(
+    exchange: &Exchange,
+    (session, subject, role): (SessionId, &Subject, &Role),
+    reason: Reason,
+) -> Record {
+    let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
+    let mut record = exchange.record(event, reason.label(), None);
+    record.session = Some(*session.as_bytes());
+    record.subject = Some(subject.shared());
+    record.role = Some(role.shared());
+    record
+}
+
+/// Ends a session, then records that it ended, if it was live.
+pub(super) async fn end_and_record(
+    services: Arc<Services>,
+    session: SessionId,
+    reason: Reason,
+    record: Record,
+) -> Result<(), Refusal> {
+    match services.sessions.end(session, reason).await {
+        Ok(true) => services.audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable),
+        Ok(false) => Ok(()),
+        Err(error) => {
+            tracing::error!(%session, %error, "a session could not be ended");
+            Err(Refusal::StoreUnavailable)
         }
-        let event = if reason == Reason::Logout { Event::Logout } else { Event::Revocation };
-        let mut record = exchange.record(event, reason.label(), None);
-        record.session = Some(*session.as_bytes());
-        record.subject = Some(subject.shared());
-        record.role = Some(role.shared());
-        self.services().audit.durable(record).await.map_err(|_| Refusal::AuditUnavailable)
     }
 }
 
@@ -205,6 +217,16 @@ pub(super) enum Unproved {
 impl From<Unproved> for Refusal {
     fn from(_: Unproved) -> Self {
         Self::CsrfRejected
+    }
+}
+
+/// Like [`own_proof`], for a request that a session answers for. Nobody else's page can
+/// set `Authorization`: such a token is proof by itself, unless the request says that it
+/// comes from elsewhere.
+fn proved(loaded: &Loaded, inbound: &Inbound, reading: &Reading) -> Result<(), Refusal> {
+    match own_proof(loaded, inbound) {
+        Err(Unproved::Absent) if carried_by_header(reading) => Ok(()),
+        proof => Ok(proof?),
     }
 }
 

@@ -14,9 +14,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::ambient::{Entropy, EntropyFailed};
-use crate::audit::{Event, Record};
+use crate::audit::{Event, Record, Slot};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::{Decision, RouteMeter, method_label};
+use crate::gateway::unread::Unread;
 use crate::server::Peer;
 use crate::session::{RenewError, Renewed, VerifiedIdentity};
 use crate::wire::client;
@@ -35,8 +36,12 @@ pub(crate) struct Exchange {
     pub request_id: HeaderValue,
     /// Its method.
     pub method: Method,
+    /// The method of the request that another proxy asks about.
+    pub described: Option<Method>,
     /// Its method as a label.
     pub method_label: &'static str,
+    /// Its body, until it is taken by whoever reads it; a refusal leaves it unread.
+    pub body: Unread,
     /// Its path and query, as sent.
     pub target: Option<PathAndQuery>,
     /// Whose request it is: the peer, or whom a trusted proxy speaks for.
@@ -61,8 +66,39 @@ pub(crate) struct Exchange {
     pub set_cookies: Vec<HeaderValue>,
     /// Time spent waiting for the upstream.
     pub waited: Duration,
-    /// Whether its record was written by the endpoint itself.
-    pub is_recorded: bool,
+    /// The place of its record, from the moment it goes to the upstream.
+    pub forwarding: Option<Slot>,
+    /// How far it has come; dropped before its answer, its client went away.
+    pub progress: Progress,
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    /// It has no record yet.
+    Begun,
+    /// Its record is written, by whoever knew most of it.
+    Recorded,
+    /// It has its answer.
+    Answered,
+}
+
+/// What a request's record says when its client did not wait for the answer.
+const CLIENT_GONE: &str = "client_gone";
+/// The status counted then, as other proxies do.
+const CLIENT_GONE_STATUS: u16 = 499;
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.progress == Progress::Answered {
+            return;
+        }
+        self.meter.count(self.method_label, CLIENT_GONE_STATUS, self.decision);
+        // The upstream may have acted on it all the same.
+        if let Some(slot) = self.forwarding.take() {
+            slot.record(self.record(Event::Request, CLIENT_GONE, None));
+        }
+    }
 }
 
 impl Exchange {
@@ -85,6 +121,8 @@ impl Exchange {
             began: Instant::now(),
             request_id: ids.of(&parts.headers, peer_is_trusted),
             method_label: method_label(&parts.method),
+            described: None,
+            body: Unread::of(parts),
             target: parts.uri.path_and_query().cloned(),
             client,
             peer: address,
@@ -98,7 +136,8 @@ impl Exchange {
             renewal: None,
             set_cookies: Vec::new(),
             waited: Duration::ZERO,
-            is_recorded: false,
+            forwarding: None,
+            progress: Progress::Begun,
         }
     }
 
@@ -112,7 +151,7 @@ impl Exchange {
         let mut record = Record {
             request_id: Some(self.request_id.clone()),
             client: Some(self.client),
-            method: Some(self.method.clone()),
+            method: Some(self.described.as_ref().unwrap_or(&self.method).clone()),
             path: self.target.clone(),
             route: Some(self.meter.label()),
             status,

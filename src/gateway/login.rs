@@ -5,31 +5,37 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::audit::{Event, Record};
-use crate::directory::{Directory, Person, VerifyError};
+use crate::audit::Event;
+use crate::directory::Directory;
 use crate::gateway::answer;
-use crate::gateway::body::{Body, BodyFault, read_bounded};
-use crate::gateway::endpoints::{own_proof, owner};
-use crate::gateway::exchange::Exchange;
+use crate::gateway::body::{Body, BodyFault};
+use crate::gateway::endpoints::{ending_record, own_proof, owner};
+use crate::gateway::exchange::{Exchange, Progress};
+use crate::gateway::opening::{self, Opening};
 use crate::gateway::page;
+use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
+use crate::policy::Found;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{self, Opened, Origin, Reason};
+use crate::session::{Opened, Origin, Reason};
 use crate::throttle::Attempt;
-use crate::wire::cookie::{self, Found};
+use crate::wire::cookie;
+use crate::wire::host::Host;
 use crate::wire::return_path;
+use crate::wire::target::Target;
 
 /// Largest body of a login, in bytes.
-const LOGIN_BYTES_MAX: usize = 16 * 1024;
+const LOGIN_BYTES_MAX: u64 = 16 * 1024;
 /// Longest user agent kept with a session, in bytes.
 const USER_AGENT_BYTES_MAX: usize = 256;
 
@@ -47,26 +53,20 @@ struct LoginJson {
     password: String,
 }
 
-/// How a login went, with what its record says.
-struct Verdict {
-    result: Result<Opened, Refusal>,
-    /// The true outcome, for metric and audit.
-    outcome: &'static str,
-    /// Whose login it was, in the directory's spelling; `None` until an entry was found.
-    account: Option<String>,
-}
-
 impl Gateway {
     /// `POST /auth/login`, as JSON or as the login page's form.
     pub(crate) async fn login(
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        mut inbound: Inbound,
+        inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         own_proof(loaded, &inbound)?;
         let limits = &loaded.snapshot.config.server.limits;
-        let incoming = inbound.body.take().ok_or(Refusal::Internal)?;
+        if exchange.body.bytes_min() > LOGIN_BYTES_MAX {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let incoming = exchange.body.take().ok_or(Refusal::Internal)?;
         let body = read_bounded(incoming, LOGIN_BYTES_MAX, limits.body_idle_timeout).await;
         let body = Secret::new(body.map_err(|fault| match fault {
             BodyFault::TooLarge => Refusal::BodyTooLarge,
@@ -75,7 +75,10 @@ impl Gateway {
                 Refusal::BadRequest { reason: "The request's body ended before its end." }
             }
         })?);
-        let posted = posted(&inbound.parts.headers, body.expose())?;
+        let mut posted = posted(&inbound.parts.headers, body.expose())?;
+        // Without a login page there is nothing to go back to: a form is answered like JSON.
+        let form = posted.form.take().filter(|_| loaded.has_login_page());
+        posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let form = posted.form.clone().map(|back| (posted.username.clone(), back));
         match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
             Ok(opened) => {
@@ -83,11 +86,11 @@ impl Gateway {
                 Ok(welcome(loaded, exchange, &opened, back))
             }
             Err(refusal) => match form {
-                Some((name, back)) if loaded.has_login_page() => {
+                Some((name, back)) => {
                     exchange.decision = crate::gateway::Decision::Deny;
                     Ok(form_again(loaded, refusal, &name, &back))
                 }
-                _ => Err(refusal),
+                None => Err(refusal),
             },
         }
     }
@@ -118,31 +121,38 @@ impl Gateway {
         posted: Posted,
         headers: &HeaderMap,
     ) -> Result<Opened, Refusal> {
-        let began = Instant::now();
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         let services = self.services();
         if !services.audit.is_available() {
             return Err(Refusal::AuditUnavailable);
         }
-        let name_hash = services.audit.hash_name(&posted.username);
-        let verdict = match self.attempt(loaded, exchange, &posted) {
-            Ok((credentials, attempt, directory)) => {
-                let origin = Origin { address: exchange.client, user_agent: user_agent(headers) };
-                let task = verify_and_open(
-                    Arc::clone(services),
-                    directory,
-                    (credentials, attempt),
-                    origin,
-                );
-                // On the control runtime, to its end: a bind that has begun is never cut off.
-                services.control.spawn(task).await.map_err(|_| Refusal::Internal)?
-            }
-            Err((refusal, outcome)) => Verdict { result: Err(refusal), outcome, account: None },
+        let began = Instant::now();
+        let mut record = exchange.record(Event::Login, "", None);
+        record.name_hash = Some(services.audit.hash_name(&posted.username));
+        let (credentials, attempt, directory) =
+            self.attempt(loaded, exchange, &posted).map_err(|(refusal, outcome)| {
+                opening::count(services, outcome, began);
+                record.outcome = outcome;
+                record.status = Some(refusal.facts().status);
+                services.audit.refusal(exchange.client, record.clone());
+                refusal
+            })?;
+        let opening = Opening {
+            directory,
+            credentials,
+            attempt,
+            origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
+            previous: loaded.credentials.read(headers, false).credential.ok().map(|previous| {
+                let pair = &previous.known.pair;
+                (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
+            }),
+            record,
+            began,
         };
-        services.metrics.logins(verdict.outcome).inc();
-        let duration = services.metrics.login_duration(verdict.outcome);
-        duration.observe(began.elapsed().as_secs_f64());
-        self.conclude(loaded, exchange, (verdict, name_hash), headers).await
+        // On the control runtime, to its end: neither a bind that has begun nor the record of
+        // a session that was opened is cut off by a client that goes away.
+        let opened = services.control.spawn(opening.complete(Arc::clone(services)));
+        opened.await.map_err(|_| Refusal::Internal)?
     }
 
     /// Everything before the directory is asked; the attempt is counted first.
@@ -167,59 +177,6 @@ impl Gateway {
         Ok((credentials, attempt, directory))
     }
 
-    /// The record first, then the session that the browser already had.
-    async fn conclude(
-        &self,
-        loaded: &Loaded,
-        exchange: &mut Exchange,
-        (verdict, name_hash): (Verdict, String),
-        headers: &HeaderMap,
-    ) -> Result<Opened, Refusal> {
-        let services = self.services();
-        let status = verdict.result.as_ref().map_or_else(|refusal| refusal.facts().status, |_| 200);
-        let mut record: Record = exchange.record(Event::Login, verdict.outcome, Some(status));
-        match verdict.account {
-            Some(account) => record.subject = Some(account.into()),
-            None => record.name_hash = Some(name_hash),
-        }
-        let opened = match verdict.result {
-            Ok(opened) => opened,
-            Err(refusal) => {
-                tracing::info!(
-                    request_id = exchange.request_id_text(),
-                    client = %exchange.client,
-                    outcome = verdict.outcome,
-                    "login refused"
-                );
-                if verdict.outcome == "throttled" || verdict.outcome == "impossible" {
-                    services.audit.refusal(exchange.client, record);
-                } else if services.audit.durable(record).await.is_err() {
-                    return Err(Refusal::AuditUnavailable);
-                }
-                return Err(refusal);
-            }
-        };
-        record.subject = Some(opened.subject.shared());
-        record.role = Some(opened.role.shared());
-        record.session = Some(*opened.session.as_bytes());
-        if services.audit.durable(record).await.is_err() {
-            // A login that nobody can account for is no login.
-            let whose = (opened.session, &opened.subject, &opened.role);
-            self.end_session(exchange, whose, Reason::Unrecorded).await?;
-            return Err(Refusal::AuditUnavailable);
-        }
-        tracing::info!(
-            request_id = exchange.request_id_text(),
-            client = %exchange.client,
-            session = %opened.session,
-            "logged in"
-        );
-        if let Ok(previous) = loaded.credentials.read(headers, false).credential {
-            self.end_session(exchange, owner(&previous.known.pair), Reason::NewLogin).await?;
-        }
-        Ok(opened)
-    }
-
     /// `GET /auth/`.
     pub(crate) async fn login_page(
         &self,
@@ -231,11 +188,11 @@ impl Gateway {
             return Err(Refusal::NoRoute);
         }
         let query = inbound.target.query().unwrap_or_default();
-        let back = back_path(parameter(query, "rd").as_deref());
+        let back = back_path(loaded, &inbound.host, parameter(query, "rd").as_deref());
         let headers = &inbound.parts.headers;
         let names = &loaded.snapshot.config.cookie;
         let is_cross_site = headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site");
-        let came = |name| !matches!(cookie::find(headers, name), Found::None);
+        let came = |name| !matches!(cookie::find(headers, name), cookie::Found::None);
         if is_cross_site
             && !came(&names.context_name)
             && !came(&names.token_name)
@@ -257,52 +214,6 @@ impl Gateway {
             return Ok(answer::see_other(&back));
         }
         Ok(login_form(loaded, StatusCode::OK, ("", &back), None))
-    }
-}
-
-/// Verifies the password at the directory and opens the session.
-async fn verify_and_open(
-    services: Arc<crate::gateway::Services>,
-    directory: Arc<Directory>,
-    (credentials, attempt): (Credentials, Attempt),
-    origin: Origin,
-) -> Verdict {
-    let refused = |refusal, outcome, account| Verdict { result: Err(refusal), outcome, account };
-    let person: Person = match directory.verify(&credentials).await {
-        Ok(person) => person,
-        // The attempt is dropped here and stays counted.
-        Err(VerifyError::Rejected(rejection)) => {
-            return refused(Refusal::InvalidCredentials, rejection.label(), None);
-        }
-        Err(VerifyError::MustChange) => {
-            attempt.succeeded();
-            return refused(Refusal::PasswordChangeRequired, "must_change", None);
-        }
-        Err(VerifyError::AccountUnavailable) => {
-            attempt.succeeded();
-            return refused(Refusal::AccountUnavailable, "account_unavailable", None);
-        }
-        Err(VerifyError::NoRole { account, .. }) => {
-            attempt.succeeded();
-            return refused(Refusal::NoRole, "no_role", Some(account));
-        }
-        Err(VerifyError::Unavailable(error)) => {
-            // An outage locks nobody out.
-            attempt.withdraw();
-            tracing::error!(%error, "the directory cannot answer");
-            return refused(Refusal::DirectoryUnavailable, "directory_unavailable", None);
-        }
-    };
-    attempt.succeeded();
-    let account = Some(person.account.clone());
-    let Person { subject, role, account: name, attributes } = person;
-    let person = session::Person { subject, role, account: name, attributes };
-    match services.sessions.open(person, origin).await {
-        Ok(opened) => Verdict { result: Ok(opened), outcome: "ok", account },
-        Err(error) => {
-            tracing::error!(%error, "a session could not be opened");
-            refused(Refusal::StoreUnavailable, "store_unavailable", account)
-        }
     }
 }
 
@@ -363,7 +274,7 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
         return Ok(Posted {
             username: parameter(text, "username").unwrap_or_default(),
             password: Secret::new(parameter(text, "password").unwrap_or_default()),
-            form: Some(back_path(parameter(text, "rd").as_deref())),
+            form: Some(parameter(text, "rd").unwrap_or_default()),
         });
     }
     if !essence.eq_ignore_ascii_case("application/json") {
@@ -386,8 +297,18 @@ fn parameter(encoded: &str, name: &str) -> Option<String> {
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
 
-fn back_path(given: Option<&str>) -> String {
-    given.and_then(return_path::parse).unwrap_or_else(|| "/".to_owned())
+/// The return path: the one given, unless it leads elsewhere or to an endpoint of
+/// ours, which could log the person out again (`/auth/logout`).
+fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
+    let leads_to_us = |path: &String| {
+        let target = path.parse::<PathAndQuery>().ok().and_then(|path| Target::parse(&path).ok());
+        target.is_none_or(|target| {
+            let found = loaded.snapshot.routes.find(host.name(), "GET", &target);
+            matches!(found, Found::Own(_) | Found::OwnMethod { .. })
+        })
+    };
+    let path = given.and_then(return_path::parse).filter(|path| !leads_to_us(path));
+    path.unwrap_or_else(|| "/".to_owned())
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<String> {

@@ -13,11 +13,13 @@ mod gate;
 mod lifetime;
 mod login;
 mod observe;
+mod opening;
 pub mod page;
 mod preflight;
 mod protection;
 mod proxied;
 mod shape;
+mod unread;
 mod verify_endpoint;
 mod websocket;
 mod worker;
@@ -29,15 +31,16 @@ pub use worker::{Gateway, Services, Snapshot};
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, SET_COOKIE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, SET_COOKIE};
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::audit::Event;
 use crate::config::Limits;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::X_REQUEST_ID;
 use crate::gateway::observe::Decision;
 use crate::gateway::worker::Loaded;
@@ -59,8 +62,6 @@ const RETURN_PATH: &AsciiSet =
 /// A request after its target and host were judged.
 pub(crate) struct Inbound {
     parts: Parts,
-    /// Taken by whoever reads it; a refusal leaves it unread.
-    body: Option<Incoming>,
     peer: Rc<Peer>,
     target: Target,
     host: Host,
@@ -75,7 +76,8 @@ impl Service for Gateway {
         let loaded = self.loaded();
         let (parts, body) = request.into_parts();
         let mut exchange = self.exchange(&loaded, &parts, &peer);
-        let result = self.judge(&loaded, &mut exchange, (parts, body), peer).await;
+        exchange.body.put(body);
+        let result = self.judge(&loaded, &mut exchange, parts, peer).await;
         let mut answer =
             result.unwrap_or_else(|refusal| self.refuse(&loaded, &mut exchange, refusal));
         self.finish(&loaded, &mut exchange, &mut answer).await;
@@ -89,7 +91,7 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        (parts, body): (Parts, Incoming),
+        parts: Parts,
         peer: Rc<Peer>,
     ) -> Result<Response<Body>, Refusal> {
         let parsed = parse(&parts, &loaded.snapshot.config.server.limits);
@@ -97,7 +99,6 @@ impl Gateway {
         let found = loaded.snapshot.routes.find(host.name(), parts.method.as_str(), &target);
         let inbound = Inbound {
             parts,
-            body: Some(body),
             peer,
             target,
             host,
@@ -146,23 +147,26 @@ impl Gateway {
     /// that wants a page and has no session is sent to the login page instead.
     fn refuse(&self, loaded: &Loaded, exchange: &mut Exchange, refusal: Refusal) -> Response<Body> {
         let own = exchange.decision == Decision::Own;
+        let below_prefix = loaded.is_below_prefix(exchange);
         exchange.decision = Decision::Deny;
         let facts = refusal.facts();
         log_refusal(exchange, refusal);
-        if !exchange.is_recorded {
+        if exchange.progress < Progress::Recorded {
             let record = exchange.record(Event::Refusal, facts.code, Some(facts.status));
-            if exchange.identity.is_some() {
+            if let Some(slot) = exchange.forwarding.take() {
+                slot.record(record);
+            } else if exchange.identity.is_some() {
                 // The refusal stands even when its record does not.
                 let _ = self.queue().reserve().map(|slot| slot.record(record));
             } else {
                 self.services().audit.refusal(exchange.client, record);
             }
-            exchange.is_recorded = true;
+            exchange.progress = Progress::Recorded;
         }
         if exchange.is_navigation && !own && needs_login(refusal) && loaded.has_login_page() {
             return answer::see_other(&loaded.login_location(exchange));
         }
-        answer::refusal(refusal, own)
+        answer::refusal(refusal, own || below_prefix)
     }
 
     /// What every answer gets: its id, its cookies, what browsers are told, and its count.
@@ -187,9 +191,23 @@ impl Gateway {
         }
         headers.insert(X_REQUEST_ID, exchange.request_id.clone());
         exchange.meter.count(exchange.method_label, status, exchange.decision);
+        exchange.progress = Progress::Answered;
         if matches!(answer.body(), Body::Own(_)) {
             exchange.meter.observe(exchange.began);
+            if exchange.method == Method::HEAD {
+                leave_body_out(answer);
+            }
         }
+        exchange.body.discard();
+    }
+}
+
+/// Says how long the body would be and sends none. hyper does so by itself over
+/// HTTP/1 only; over HTTP/2 a body in answer to HEAD is a protocol error.
+fn leave_body_out(answer: &mut Response<Body>) {
+    if let Some(length) = answer.body().size_hint().exact().filter(|length| *length > 0) {
+        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        *answer.body_mut() = Body::empty();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::audit::{Event, Slot};
 use crate::gateway::body::{Body, BodyFault, ClientBody, FaultCell, Received};
 use crate::gateway::credential::Credential;
 use crate::gateway::endpoints::owner;
-use crate::gateway::exchange::Exchange;
+use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
 use crate::gateway::lifetime::SessionWatch;
@@ -29,6 +29,16 @@ use crate::server::Peer;
 use crate::session::{Admission, Carrier, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
+
+/// Which renewals of a token a request may bring about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewals {
+    /// It may be forged.
+    None,
+    /// What is past `exp` means nobody.
+    InPassing,
+    All,
+}
 
 /// What a WebSocket needs besides its request.
 struct Handshake {
@@ -63,6 +73,8 @@ impl Gateway {
             .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), origins));
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
+        // Known to a refusal's record too.
+        exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
         let handshake = self.handshake(loaded, &mut inbound)?;
@@ -78,9 +90,10 @@ impl Gateway {
         let permit = (permit, assertion);
         let (request, fault) =
             upstream_request(loaded, (upstream, body_bytes), exchange, &mut inbound, permit)?;
+        exchange.forwarding = slot;
+        exchange.decision = decision;
         let patience = shape::response_timeout(config, route);
         let response = self.send((upstream, patience), exchange, request, &fault).await?;
-        exchange.decision = decision;
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
         let answer = if settings.hide_errors && response.status().is_server_error() {
             shape::hidden_error(exchange, &response)
@@ -90,16 +103,16 @@ impl Gateway {
         loaded
             .overhead
             .observe(exchange.began.elapsed().saturating_sub(exchange.waited).as_secs_f64());
-        if let Some(slot) = slot {
+        if let Some(slot) = exchange.forwarding.take() {
             let status = Some(answer.status().as_u16());
             slot.record(exchange.record(Event::Request, decision.label(), status));
         }
-        exchange.is_recorded = true;
+        exchange.progress = Progress::Recorded;
         Ok(answer)
     }
 
     /// A place in the audit queue for this request's record, before anything is done.
-    fn audit_slot(&self, loaded: &Loaded) -> Result<Option<Slot>, Refusal> {
+    pub(crate) fn audit_slot(&self, loaded: &Loaded) -> Result<Option<Slot>, Refusal> {
         if !self.services().audit.is_available() {
             return Err(Refusal::AuditUnavailable);
         }
@@ -123,7 +136,12 @@ impl Gateway {
                 let unproved = credential.carrier == Carrier::Cookie
                     && !matches!(proof, None | Some(Proof::Given));
                 // Without proof nothing is renewed either: the request may be forged.
-                self.admit(loaded, exchange, credential, !is_public && !unproved).await
+                let renewals = match (unproved, is_public) {
+                    (true, _) => Renewals::None,
+                    (false, true) => Renewals::InPassing,
+                    (false, false) => Renewals::All,
+                };
+                self.admit(loaded, exchange, credential, renewals).await
             }
             Err(refusal) => Err(refusal),
         };
@@ -142,19 +160,20 @@ impl Gateway {
         loaded: &Loaded,
         exchange: &mut Exchange,
         credential: Credential,
-        may_renew: bool,
+        renewals: Renewals,
     ) -> Result<Caller, Refusal> {
         let sessions = &self.services().sessions;
         let Credential { known, carrier } = credential;
         let identity = match sessions.admit(&known.pair, carrier) {
             Admission::Live(identity) => identity,
+            Admission::RenewInPassing(identity) if renewals == Renewals::None => identity,
             Admission::RenewInPassing(identity) => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
                 let renewal = async move { sessions.renew(&pair, carrier).await };
                 exchange.renewal = Some(self.services().control.spawn(renewal));
                 identity
             }
-            Admission::RenewFirst if may_renew => {
+            Admission::RenewFirst if renewals == Renewals::All => {
                 let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
                 let renewal = async move { sessions.renew(&pair, carrier).await };
                 let renewed = self.services().control.spawn(renewal).await;
@@ -289,12 +308,12 @@ impl Gateway {
 fn upstream_request(
     loaded: &Loaded,
     (upstream, body_bytes): (&Upstream, u64),
-    exchange: &Exchange,
+    exchange: &mut Exchange,
     inbound: &mut Inbound,
     (permit, assertion): (Permit, Option<HeaderValue>),
 ) -> Result<(UpstreamRequest, FaultCell), Refusal> {
     let limits = &loaded.snapshot.config.server.limits;
-    let incoming = inbound.body.take().filter(|body| !body.is_end_stream());
+    let incoming = exchange.body.take().filter(|body| !body.is_end_stream());
     let (body, fault) = match incoming {
         None => (ClientBody::empty(), FaultCell::default()),
         Some(incoming) => {

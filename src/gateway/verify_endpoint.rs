@@ -6,10 +6,12 @@ use std::rc::Rc;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 
+use crate::audit::Event;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::exchange::Exchange;
 use crate::gateway::gate::{self, Grounds};
+use crate::gateway::observe::method_label;
 use crate::gateway::shape;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
@@ -41,6 +43,10 @@ impl Gateway {
         exchange.is_navigation = false;
         let headers = &inbound.parts.headers;
         let described = describe(headers)?;
+        // Log and audit speak of the request that is judged, not of the question.
+        exchange.method_label = method_label(&described.method);
+        exchange.described = Some(described.method.clone());
+        exchange.target = Some(described.target.path_and_query().clone());
         let routes = &loaded.snapshot.routes;
         let Found::Route(route) =
             routes.find(described.host.name(), described.method.as_str(), &described.target)
@@ -53,6 +59,7 @@ impl Gateway {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
         exchange.meter = loaded.route_meter(route);
+        let slot = self.audit_slot(loaded)?;
         let origins = &loaded.snapshot.config.server.cors_origins;
         let is_websocket = headers
             .get("upgrade")
@@ -62,10 +69,15 @@ impl Gateway {
         let reading = loaded.credentials.read(headers, route.is_public());
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
+        // Known to a refusal's record too.
+        exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
         // What the other proxy forwards counts as if it were forwarded here.
         shape::throttle(loaded, exchange, route)?;
+        if let Some(slot) = slot {
+            slot.record(exchange.record(Event::Request, "verified", Some(204)));
+        }
         let mut answer = answer::empty(StatusCode::NO_CONTENT);
         match permit.spend() {
             Grounds::PublicRoute => loaded.identity_headers.state_nobody(answer.headers_mut()),

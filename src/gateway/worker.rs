@@ -198,6 +198,13 @@ impl Loaded {
         self.snapshot.config.token.delivery != Delivery::Bearer
     }
 
+    /// Whether a request asks for something below `server.auth_prefix`, ours or not.
+    pub(crate) fn is_below_prefix(&self, exchange: &Exchange) -> bool {
+        let prefix = self.snapshot.config.server.auth_prefix.trim_end_matches('/');
+        let path = exchange.target.as_ref().map_or("", |target| target.path());
+        path.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
+    }
+
     /// The login page, with the way back to this request.
     pub(crate) fn login_location(&self, exchange: &Exchange) -> String {
         let prefix = &self.snapshot.config.server.auth_prefix;

@@ -28,7 +28,7 @@ use crate::token::{KeyRing, KeySource, KeysDir};
 pub use end::Reason;
 pub use open::{OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
-pub use start::{ReloadError, StartError};
+pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, VerifiedIdentity};
 
 use live::Registry;
@@ -42,6 +42,7 @@ pub struct Sessions {
     source: KeySource,
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
+    keys_made: KeysMade,
     lifetimes: ArcSwap<Lifetimes>,
     /// What tokens say besides, for others to read.
     claims: ArcSwap<ClaimTemplates>,
@@ -75,6 +76,12 @@ impl Sessions {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// What became of the keys at the start.
+    #[must_use]
+    pub const fn keys_made(&self) -> KeysMade {
+        self.keys_made
     }
 
     /// The public session keys as a key set (RFC 7517 section 5).

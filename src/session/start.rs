@@ -44,6 +44,17 @@ pub enum ReloadError {
     KeysDirChanged,
 }
 
+/// What became of the keys at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeysMade {
+    /// They are those of the last start.
+    None,
+    /// There were none.
+    First,
+    /// All were replaced, and with them all sessions ended.
+    Replaced,
+}
+
 impl Sessions {
     /// Opens store and keys.
     ///
@@ -70,7 +81,8 @@ impl Sessions {
             (config::Store::Embedded { .. }, Some(path)) => KeySource::Dir(KeysDir::open(path)?),
             _ => KeySource::Memory,
         };
-        let keys = keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
+        let (keys, keys_made) =
+            keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
         let live = Registry::new(store.revocations()?);
         let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
         metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
@@ -82,6 +94,7 @@ impl Sessions {
             source,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
+            keys_made,
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
@@ -120,14 +133,14 @@ async fn keys_for(
     source: &KeySource,
     token: &config::Token,
     (now, entropy, metrics): (Timestamp, &Entropy, &Metrics),
-) -> Result<KeyRing, StartError> {
+) -> Result<(KeyRing, KeysMade), StartError> {
     let KeySource::Dir(dir) = source else {
-        return Ok(KeyRing::open(source, token.algorithm, now, entropy)?);
+        return Ok((KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::First));
     };
     let (in_store, in_dir) = (store.starts()?, dir.starts()?);
     let belong = in_store.zip(in_dir).is_some_and(|(in_store, in_dir)| in_store >= in_dir);
-    let keys = if belong {
-        KeyRing::open(source, token.algorithm, now, entropy)?
+    let made = if belong {
+        (KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::None)
     } else {
         let (keys, replaced) = KeyRing::replace(source, token.algorithm, now, entropy)?;
         if replaced > 0 {
@@ -139,11 +152,11 @@ async fn keys_for(
                 "the store is new or behind the keys: all token keys were replaced, everybody logs in again"
             );
         }
-        keys
+        (keys, if replaced > 0 { KeysMade::Replaced } else { KeysMade::First })
     };
     // The store first: a crash in between leaves it ahead, which loses nothing.
     let starts = in_store.max(in_dir).unwrap_or(0).saturating_add(1);
     store.set_starts(starts).await?;
     dir.set_starts(starts)?;
-    Ok(keys)
+    Ok(made)
 }

@@ -28,6 +28,10 @@ use table::{Failure, Key, Table};
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Counters in one write.
 const KEEP_CHUNK: usize = 256;
+/// The limit of one account, as metrics and audit name it.
+const PER_USER: &str = "login_per_user";
+/// The limit of one address.
+const PER_ADDRESS: &str = "login_per_address";
 
 /// The login throttle. Clones share their counters.
 #[derive(Clone)]
@@ -54,7 +58,9 @@ struct Tables {
 pub struct Attempt {
     inner: Arc<Inner>,
     failure: Failure,
-    account: Key,
+    name: Key,
+    /// The account behind the name, once the directory has said which it is.
+    account: Option<Key>,
     address: Key,
 }
 
@@ -120,20 +126,19 @@ impl LoginThrottle {
         let address = inner.key(Kind::Address, &network(address).octets());
         let mut tables = inner.tables();
         let waits = [
-            ("login_per_user", tables.accounts.wait(&account, now)),
-            ("login_per_address", tables.addresses.wait(&address, now)),
+            (PER_USER, tables.accounts.wait(&account, now)),
+            (PER_ADDRESS, tables.addresses.wait(&address, now)),
         ];
         // The longer wait is the true one.
         let longest = waits.into_iter().filter_map(|(rule, wait)| Some((rule, wait?)));
-        if let Some((rule, retry_after)) = longest.max_by_key(|(_, wait)| *wait) {
-            inner.metrics.throttled(rule).inc();
-            return Err(Throttled { retry_after: whole_seconds(retry_after), rule });
+        if let Some((rule, wait)) = longest.max_by_key(|(_, wait)| *wait) {
+            return Err(inner.throttled(rule, wait));
         }
         let failure = Failure { at: now, attempt: inner.attempts.fetch_add(1, Ordering::Relaxed) };
         tables.accounts.count(account, failure);
         tables.addresses.count(address, failure);
         drop(tables);
-        Ok(Attempt { inner: Arc::clone(inner), failure, account, address })
+        Ok(Attempt { inner: Arc::clone(inner), failure, name: account, account: None, address })
     }
 
     /// Takes over new limits; what was counted stays counted.
@@ -174,6 +179,24 @@ impl LoginThrottle {
 }
 
 impl Attempt {
+    /// Counts the try for the account that the directory found behind the name too: a
+    /// directory reads many spellings as one name, and an account may have several names.
+    ///
+    /// # Errors
+    /// When the account has failed too often; the password must not be tried then.
+    pub fn of_account(&mut self, account: &str) -> Result<(), Throttled> {
+        // No typed name holds a NUL: none can stand for somebody else's account.
+        let key = self.inner.key(Kind::Account, format!("\0{account}").as_bytes());
+        let mut tables = self.inner.tables();
+        if let Some(wait) = tables.accounts.wait(&key, self.failure.at) {
+            drop(tables);
+            return Err(self.inner.throttled(PER_USER, wait));
+        }
+        tables.accounts.count(key, self.failure);
+        self.account = Some(key);
+        Ok(())
+    }
+
     /// The login succeeded: this try was no failure. Earlier ones stay counted.
     pub fn succeeded(self) {
         self.give_back();
@@ -186,7 +209,9 @@ impl Attempt {
 
     fn give_back(&self) {
         let mut tables = self.inner.tables();
-        tables.accounts.give_back(self.account, self.failure);
+        for account in [Some(self.name), self.account].into_iter().flatten() {
+            tables.accounts.give_back(account, self.failure);
+        }
         tables.addresses.give_back(self.address, self.failure);
     }
 }
@@ -200,6 +225,12 @@ enum Kind {
 impl Inner {
     fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
+    fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
+        self.metrics.throttled(rule).inc();
+        Throttled { retry_after: whole_seconds(wait), rule }
     }
 
     /// A keyed hash, whose lowest bit says of what kind it is.

@@ -1,0 +1,168 @@
+//! From credentials to an open session, recorded: the part of a login that runs to
+//! its end on the control runtime, whatever its client does meanwhile. Knows no HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::audit::Record;
+use crate::directory::{self, Directory, VerifyError};
+use crate::gateway::Services;
+use crate::gateway::endpoints::end_and_record;
+use crate::identity::{Credentials, SessionId};
+use crate::refusal::Refusal;
+use crate::session::{self, Opened, Origin, Reason};
+use crate::throttle::Attempt;
+
+/// A login whose attempt is counted and whose directory has not been asked yet.
+pub(super) struct Opening {
+    pub(super) directory: Arc<Directory>,
+    pub(super) credentials: Credentials,
+    pub(super) attempt: Attempt,
+    pub(super) origin: Origin,
+    /// The session that the browser already had, and the record of its end.
+    pub(super) previous: Option<(SessionId, Record)>,
+    /// The login's record, with the keyed hash of the name as typed.
+    pub(super) record: Record,
+    pub(super) began: Instant,
+}
+
+/// How a login went, with what its record says.
+struct Verdict {
+    result: Result<Opened, Refusal>,
+    /// The true outcome, for metric and audit.
+    outcome: &'static str,
+    /// Whose login it was, in the directory's spelling; `None` until an entry was found.
+    account: Option<String>,
+}
+
+impl Opening {
+    /// Asks the directory, opens the session, records the outcome, and ends the session
+    /// that the browser had before.
+    pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Refusal> {
+        let Self { directory, credentials, attempt, origin, previous, mut record, began } = self;
+        let verdict = verify_and_open(&services, &directory, (&credentials, attempt), origin).await;
+        count(&services, verdict.outcome, began);
+        record.outcome = verdict.outcome;
+        record.duration = Some(began.elapsed());
+        if let Some(account) = verdict.account {
+            record.subject = Some(account.into());
+            record.name_hash = None;
+        }
+        let opened = match verdict.result {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                tracing::info!(
+                    request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
+                    client = record.client.map(tracing::field::display),
+                    outcome = verdict.outcome,
+                    "login refused"
+                );
+                record.status = Some(refusal.facts().status);
+                if let (Refusal::TooManyAttempts { .. }, Some(client)) = (refusal, record.client) {
+                    // A flood must not make the disk the bottleneck.
+                    services.audit.refusal(client, record);
+                    return Err(refusal);
+                }
+                let recorded = services.audit.durable(record).await;
+                return Err(recorded.map_or(Refusal::AuditUnavailable, |()| refusal));
+            }
+        };
+        record.status = Some(200);
+        record.subject = Some(opened.subject.shared());
+        record.role = Some(opened.role.shared());
+        record.session = Some(*opened.session.as_bytes());
+        if services.audit.durable(record.clone()).await.is_err() {
+            // A login that nobody can account for is no login.
+            record.event = crate::audit::Event::Revocation;
+            record.outcome = Reason::Unrecorded.label();
+            end_and_record(services, opened.session, Reason::Unrecorded, record).await?;
+            return Err(Refusal::AuditUnavailable);
+        }
+        tracing::info!(
+            request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            client = record.client.map(tracing::field::display),
+            session = %opened.session,
+            "logged in"
+        );
+        if let Some((session, record)) = previous {
+            end_and_record(services, session, Reason::NewLogin, record).await?;
+        }
+        Ok(opened)
+    }
+}
+
+/// Counts a login by its true outcome.
+pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) {
+    services.metrics.logins(outcome).inc();
+    services.metrics.login_duration(outcome).observe(began.elapsed().as_secs_f64());
+}
+
+/// Verifies the password at the directory and opens the session.
+async fn verify_and_open(
+    services: &Services,
+    directory: &Directory,
+    (credentials, mut attempt): (&Credentials, Attempt),
+    origin: Origin,
+) -> Verdict {
+    let (mut account, mut too_many) = (None, None);
+    let verified = directory
+        .verify_if(credentials, |found| {
+            account = Some(found.to_owned());
+            too_many = attempt.of_account(found).err();
+            too_many.is_none()
+        })
+        .await;
+    let (refusal, outcome) = match verified {
+        Ok(person) => {
+            attempt.succeeded();
+            let directory::Person { subject, role, account: name, attributes } = person;
+            let person = session::Person { subject, role, account: name, attributes };
+            match services.sessions.open(person, origin).await {
+                Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },
+                Err(error) => {
+                    tracing::error!(%error, "a session could not be opened");
+                    (Refusal::StoreUnavailable, "store_unavailable")
+                }
+            }
+        }
+        Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
+    };
+    Verdict { result: Err(refusal), outcome, account }
+}
+
+/// Why somebody is turned away, and whether the try counts as a failure.
+fn turned_away(
+    error: VerifyError,
+    attempt: Attempt,
+    retry_after: Option<Duration>,
+) -> (Refusal, &'static str) {
+    match error {
+        // The attempt is dropped here and stays counted.
+        VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
+        VerifyError::MustChange => {
+            attempt.succeeded();
+            (Refusal::PasswordChangeRequired, "must_change")
+        }
+        VerifyError::AccountUnavailable => {
+            attempt.succeeded();
+            (Refusal::AccountUnavailable, "account_unavailable")
+        }
+        VerifyError::NoRole { .. } => {
+            attempt.succeeded();
+            (Refusal::NoRole, "no_role")
+        }
+        VerifyError::Withheld => {
+            attempt.withdraw();
+            let retry_after = retry_after.unwrap_or_default();
+            (Refusal::TooManyAttempts { retry_after }, "throttled")
+        }
+        VerifyError::Unavailable(error) => {
+            // An outage locks nobody out.
+            attempt.withdraw();
+            tracing::error!(%error, "the directory cannot answer");
+            (Refusal::DirectoryUnavailable, "directory_unavailable")
+        }
+    }
+}
