@@ -139,6 +139,9 @@ impl App {
             control: Some(control),
         };
         app.follow(&snapshot);
+        if snapshot.assertion_keys.has_made() {
+            app.note(Event::Keys, "made");
+        }
         match app.services.sessions.keys_made() {
             KeysMade::None => {}
             KeysMade::First => app.note(Event::Keys, "made"),
@@ -209,7 +212,8 @@ impl App {
             self.reload_audit(&old.config)?;
             return Err(failed("token")(error));
         }
-        if self.services.sessions.version() != keys {
+        let same = old.assertion_keys.same_keys(&snapshot.assertion_keys);
+        if self.services.sessions.version() != keys || !same {
             self.note(Event::Keys, "reloaded");
         }
         self.services.throttle.reload(&snapshot.config.throttle);

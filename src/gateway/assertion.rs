@@ -41,14 +41,11 @@ impl Gateway {
         named: &Named,
     ) -> Result<HeaderValue, Refusal> {
         let Named { identity, known } = named;
-        let stated = identity.stated();
-        if let Some(value) = known
-            .assertions
-            .fresh(assertions.upstream, |assertion| assertion.is_fresh(&stated, identity.now()))
-        {
+        let holds = |assertion: &Assertion| identity.is_stated_by(assertion);
+        if let Some(value) = known.assertions.fresh(assertions.upstream, holds) {
             return Ok(value);
         }
-        let assertion = match identity.assertion(&assertions.issuer, &stated) {
+        let assertion = match identity.assertion(&assertions.issuer) {
             Remembered::Fresh(assertion) => assertion,
             Remembered::Ageing { assertion, renew } => {
                 if renew {

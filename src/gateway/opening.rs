@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{self, Directory, VerifyError};
+use crate::directory::{Directory, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::endpoints::end_and_record;
 use crate::identity::{Credentials, SessionId};
@@ -117,7 +117,7 @@ async fn verify_and_open(
     let (refusal, outcome) = match verified {
         Ok(person) => {
             attempt.succeeded();
-            let directory::Person { subject, role, account: name, attributes } = person;
+            let Person { subject, role, account: name, attributes } = person;
             let person = session::Person { subject, role, account: name, attributes };
             match services.sessions.open(person, origin).await {
                 Ok(opened) => return Verdict { result: Ok(opened), outcome: "ok", account },

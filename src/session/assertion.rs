@@ -6,9 +6,14 @@ use crate::session::VerifiedIdentity;
 use crate::token::{Assertion, AssertionError, AssertionIssuer, Remembered, Stated};
 
 impl VerifiedIdentity {
-    /// What assertions state of this identity.
+    /// Whether an assertion states this identity and need not be renewed yet.
     #[must_use]
-    pub fn stated(&self) -> Stated {
+    pub fn is_stated_by(&self, assertion: &Assertion) -> bool {
+        assertion.is_fresh(self.now())
+            && assertion.stated().is(self.subject(), self.role(), self.attributes())
+    }
+
+    fn stated(&self) -> Stated {
         Stated {
             subject: self.subject().clone(),
             role: self.role().clone(),
@@ -18,8 +23,8 @@ impl VerifiedIdentity {
 
     /// What this session remembers of an issuer's.
     #[must_use]
-    pub fn assertion(&self, issuer: &AssertionIssuer, stated: &Stated) -> Remembered {
-        issuer.look(self.assertions(), stated, self.now())
+    pub fn assertion(&self, issuer: &AssertionIssuer) -> Remembered {
+        issuer.look(self.assertions(), &self.stated(), self.now())
     }
 
     /// A new assertion, unless another request has just had one signed.

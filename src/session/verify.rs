@@ -227,8 +227,7 @@ impl VerifiedIdentity {
     }
 
     /// Wall time, as this session's checks see it.
-    #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.0.clock.now()
     }
 

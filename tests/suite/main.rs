@@ -6,6 +6,7 @@
 )]
 
 mod answers;
+mod assertion;
 mod browser;
 mod cors;
 mod crash;
@@ -28,6 +29,7 @@ mod refusal;
 mod reload;
 mod renewal;
 mod response_headers;
+mod safeplaces;
 mod server;
 mod shaping;
 mod smuggling;

@@ -1,4 +1,4 @@
-//! The guards of PathCheck's published backends, run by Node behind the configuration
+//! The guards of the published Safe Places backends, run by Node behind the configuration
 //! that we publish for them: each role may do what the table says, and nothing that a
 //! client makes up reaches them.
 
@@ -160,7 +160,7 @@ async fn each_role_does_what_it_may_at_v1_with_our_key_set() {
 async fn the_guard_itself_reads_the_role_that_we_state() {
     // A gateway that would let every role do everything: then the guard says no.
     for era in ["v2", "v1"] {
-        let site = Site::with(era, Mode::KeySet, site::wide_open).await;
+        let site = Site::with(era, Mode::KeySet, |text| site::wide_open(&text)).await;
         for (person, role) in PEOPLE {
             let client = site.sign_in(person).await;
             for (method, path, who) in BACKEND {

@@ -23,6 +23,8 @@ fn what_contradicts_itself_is_refused() {
         ("[[upstream]]", "set_headers = { X-Auth-User = \"x\" }", &["set_headers", "who is"]),
         ("[[upstream]]", "set_headers = { x_auth_role = \"x\" }", &["set_headers", "who is"]),
         ("[[upstream]]", "allow_headers = [\"X-Auth-User\"]", &["allow_headers"]),
+        ("[server]", "jwks_listen = \"0.0.0.0:9465\"", &["server.jwks_listen", "jwks_allow"]),
+        ("[server]", "jwks_listen = \"127.0.0.1:9464\"", &["jwks_listen", "telemetry.listen"]),
         ("[[route]]", "roles = [\"admin\"]", &["route.access", "exactly one"]),
         ("[[route]]", "host = \"a:443\"", &["route.host"]),
         ("[[route]]", "throttle = [\"5 per 1m\"]", &["route.throttle", "per address"]),
@@ -58,6 +60,66 @@ fn what_contradicts_itself_is_refused() {
         let lines = folder.lines(&format!("{SMALL}\n{section}\n"));
         only(&lines, &words);
     }
+}
+
+/// `SMALL` with an assertion of these further keys.
+fn asserting(keys: &str) -> String {
+    let assertion = format!("assertion = {{ audience = \"them\", {keys} }}");
+    with("[[upstream]]", &assertion)
+}
+
+#[test]
+fn an_assertion_that_cannot_be_safe_is_refused() {
+    let folder = Folder::new();
+    folder.write("long-secret", &"x".repeat(32));
+    for (keys, words) in [
+        ("publish = \"public\"", &["upstream.assertion.deliver", "nothing"][..]),
+        ("deliver = \"header:Authorization\"", &["assertion.deliver", "bearer"]),
+        ("deliver = \"header:X_Auth_User\"", &["assertion.deliver", "[headers]"]),
+        ("deliver = \"bearer\", secret_file = \"secret\"", &["secret_file", "HS256"]),
+        ("deliver = \"bearer\", algorithm = \"HS256\"", &["secret_file", "nothing"]),
+        (
+            "deliver = \"bearer\", algorithm = \"HS256\", secret_file = \"secret\"",
+            &["secret_file", "7 bytes", "at least 32"],
+        ),
+        (
+            "deliver = \"bearer\", algorithm = \"HS256\", secret_file = \"long-secret\", \
+             publish = \"internal\"",
+            &["assertion.publish", "shared secret"],
+        ),
+        ("deliver = \"bearer\", algorithm = \"none\"", &["assertion.algorithm", "RS256"]),
+        ("deliver = \"bearer\", typ = \"bindgate-session+jwt\"", &["assertion.typ"]),
+        ("deliver = \"bearer\", claims = { exp = 1 }", &["assertion.claims", "\"exp\""]),
+        ("deliver = \"bearer\", claims = { a = [\"{user}\"] }", &["assertion.claims", "{user}"]),
+        ("deliver = \"bearer\", lifetime = \"500ms\"", &["assertion.lifetime", "seconds"]),
+    ] {
+        only(&folder.lines(&asserting(keys)), words);
+    }
+    let text = asserting("deliver = \"header:X-A\"");
+    let text =
+        text.replace("name = \"backend\"", "name = \"backend\"\nset_headers = { x_a = \"b\" }");
+    only(&folder.lines(&text), &["set_headers", "x_a"]);
+    let text = asserting("deliver = \"bearer\", algorithm = \"HS256\", secret_file = \"secret\"");
+    folder.write("secret", &"x".repeat(32));
+    only(&folder.lines(&text), &["upstream.assertion", "the directory's password"]);
+}
+
+#[test]
+fn the_directory_fetches_what_claims_ask_for() {
+    let folder = Folder::new();
+    let claims =
+        "deliver = \"bearer\", claims = { a = \"{attr:mail}\", b = [\"{attr:MAIL} {attr:sn}\"] }";
+    let Loaded { config, .. } = folder.load(&asserting(claims), &[]).unwrap();
+    assert_eq!(config.directory.as_ref().unwrap().attributes, ["mail", "sn"]);
+    assert_eq!(config.jwks_address(), Some(config.server.jwks_listen));
+    let assertion = config.upstreams[0].assertion.as_ref().unwrap();
+    assert_eq!(assertion.issuer, "https://safeplaces.example.org");
+    let many = (0..33).map(|number| format!("a{number} = \"{{attr:a{number}}}\""));
+    let many = many.collect::<Vec<_>>().join(", ");
+    let text = asserting(&format!("deliver = \"bearer\", claims = {{ {many} }}"));
+    only(&folder.lines(&text), &["33 attributes", "at most 32"]);
+    let public = "deliver = \"bearer\", publish = \"public\"";
+    assert_eq!(folder.load(&asserting(public), &[]).unwrap().config.jwks_address(), None);
 }
 
 #[test]

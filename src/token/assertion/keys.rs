@@ -35,6 +35,7 @@ pub struct AssertionKeys {
     /// Oldest first.
     entries: Vec<Entry>,
     demands: HashMap<Kind, Demand>,
+    has_made: bool,
 }
 
 struct Entry {
@@ -85,6 +86,7 @@ impl AssertionKeys {
             entries.extend(before.entries.iter().map(Entry::again));
         }
         let demands = demands(assertions);
+        let mut has_made = false;
         for kind in demands.keys() {
             if entries.iter().any(|entry| entry.is_present && entry.key.kind == *kind) {
                 continue;
@@ -95,10 +97,11 @@ impl AssertionKeys {
             if let Some(dir) = dir {
                 dir.write(&jwk)?;
             }
+            has_made = true;
             let key = Arc::new(AssertionKey::new(jwk, now, now)?);
             entries.push(Entry { key, is_present: true });
         }
-        let mut keys = Self { entries, demands };
+        let mut keys = Self { entries, demands, has_made };
         if let Some(before) = before {
             keys.keep_gone(before, under_way, now);
         }
@@ -121,6 +124,22 @@ impl AssertionKeys {
                 self.entries.push(gone);
             }
         }
+    }
+
+    /// Whether a key was made, as there was none of its kind.
+    #[must_use]
+    pub const fn has_made(&self) -> bool {
+        self.has_made
+    }
+
+    /// Whether the folder held the same keys.
+    #[must_use]
+    pub fn same_keys(&self, other: &Self) -> bool {
+        let present = |keys: &Self| -> Vec<String> {
+            let entries = keys.entries.iter().filter(|entry| entry.is_present);
+            entries.map(|entry| entry.key.jwk.kid.clone()).collect()
+        };
+        present(self) == present(other)
     }
 
     /// The key to sign with: the newest that was published long enough; while there
@@ -161,6 +180,11 @@ impl AssertionKeys {
         };
         let signed_until = Timestamp::from_millis(key.signed_until.load(Ordering::Relaxed));
         now < signed_until.plus(LEEWAY) || !is_replaced()
+    }
+
+    #[cfg(test)]
+    pub(super) const fn entries_len(&self) -> usize {
+        self.entries.len()
     }
 
     fn find(&self, kid: &str) -> Option<Arc<AssertionKey>> {

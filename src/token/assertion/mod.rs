@@ -58,14 +58,22 @@ pub struct Stated {
     pub attributes: Option<Arc<Attributes>>,
 }
 
-impl PartialEq for Stated {
-    fn eq(&self, other: &Self) -> bool {
-        let same = match (&self.attributes, &other.attributes) {
+impl Stated {
+    /// Whether it is exactly this.
+    #[must_use]
+    pub fn is(&self, subject: &Subject, role: &Role, attributes: Option<&Arc<Attributes>>) -> bool {
+        let same = match (&self.attributes, attributes) {
             (None, None) => true,
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             _ => false,
         };
-        same && self.role == other.role && self.subject == other.subject
+        same && self.role == *role && self.subject == *subject
+    }
+}
+
+impl PartialEq for Stated {
+    fn eq(&self, other: &Self) -> bool {
+        self.is(&other.subject, &other.role, other.attributes.as_ref())
     }
 }
 
@@ -221,10 +229,16 @@ impl Assertion {
         &self.text
     }
 
-    /// Whether it states this and has more than half of its life left.
+    /// What it states.
     #[must_use]
-    pub fn is_fresh(&self, stated: &Stated, now: Timestamp) -> bool {
-        now < self.renew_at && self.stated == *stated
+    pub const fn stated(&self) -> &Stated {
+        &self.stated
+    }
+
+    /// Whether it has more than half of its life left.
+    #[must_use]
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.renew_at
     }
 }
 

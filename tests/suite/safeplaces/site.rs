@@ -134,7 +134,9 @@ pub(super) fn replaced(text: &str, from: &str, to: &str) -> String {
 }
 
 /// The same upstreams, and one route that lets every role do everything.
-pub(super) fn wide_open(text: String) -> String {
+pub(super) fn wide_open(text: &str) -> String {
     let (before, _) = text.split_once("\n[[route]]\n").expect("routes");
-    format!("{before}\n[[route]]\npath = \"/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n")
+    format!(
+        "{before}\n[[route]]\npath = \"/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n"
+    )
 }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 use bindgate::ambient::{Clock, Entropy, ManualTime};
@@ -24,6 +25,8 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_bindgate");
 pub(crate) struct Gateway {
     pub(crate) https: SocketAddr,
     pub(crate) telemetry: SocketAddr,
+    /// Where the keys of internal assertions are told, if there are any.
+    pub(crate) jwks: Option<SocketAddr>,
     pub(crate) setup: Setup,
     running: Running,
 }
@@ -31,9 +34,7 @@ pub(crate) struct Gateway {
 enum Running {
     Process(Child),
     /// Ends when it is dropped.
-    Inside {
-        _app: Box<App>,
-    },
+    Inside(Arc<App>),
     Ended,
 }
 
@@ -41,8 +42,8 @@ impl Gateway {
     /// The real binary, waited for until it says that it is ready.
     pub(crate) async fn start(setup: Setup) -> Self {
         setup.save();
-        let (child, https, telemetry) = launch(&setup).await;
-        Self { https, telemetry, setup, running: Running::Process(child) }
+        let (child, https, telemetry, jwks) = launch(&setup).await;
+        Self { https, telemetry, jwks, setup, running: Running::Process(child) }
     }
 
     /// The same in this process, with a clock that only the test moves.
@@ -54,15 +55,28 @@ impl Gateway {
         let ambient = Ambient { clock, entropy: Entropy::system() };
         let starting = tokio::task::spawn_blocking(move || App::start(loaded.config, &ambient));
         let app = starting.await.expect("the start does not panic").expect("a gateway");
-        let (https, telemetry) = (app.https(), app.telemetry());
-        (Self { https, telemetry, setup, running: Running::Inside { _app: Box::new(app) } }, time)
+        let (https, telemetry, jwks) = (app.https(), app.telemetry(), app.jwks());
+        let running = Running::Inside(Arc::new(app));
+        (Self { https, telemetry, jwks, setup, running }, time)
+    }
+
+    /// Applies the configuration as it now stands, in this process.
+    pub(crate) async fn reload_inside(&self) {
+        let Running::Inside(app) = &self.running else { panic!("it runs elsewhere") };
+        self.setup.save();
+        let loaded = Config::load(&self.setup.config_file());
+        let loaded = loaded.unwrap_or_else(|problems| panic!("configuration: {problems}"));
+        let app = Arc::clone(app);
+        let reloading = tokio::task::spawn_blocking(move || app.reload(loaded.config));
+        reloading.await.expect("the reload does not panic").expect("it applies");
     }
 
     /// Starts the binary again from the same files, after it ended or was killed.
     pub(crate) async fn restart(&mut self) {
         self.kill();
-        let (child, https, telemetry) = launch(&self.setup).await;
-        (self.https, self.telemetry, self.running) = (https, telemetry, Running::Process(child));
+        let (child, https, telemetry, jwks) = launch(&self.setup).await;
+        (self.https, self.telemetry, self.jwks) = (https, telemetry, jwks);
+        self.running = Running::Process(child);
     }
 
     /// A browser without cookies, over HTTP/1.1.
@@ -175,7 +189,7 @@ pub(crate) fn run(arguments: &[&str]) -> Output {
     command.args(arguments).stdin(Stdio::null()).output().expect("the binary runs")
 }
 
-async fn launch(setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
+async fn launch(setup: &Setup) -> (Child, SocketAddr, SocketAddr, Option<SocketAddr>) {
     let log = File::create(setup.path("gateway.log")).expect("a log file");
     let mut child = with_many_descriptors(BINARY)
         .args(["serve", "--config"])
@@ -192,7 +206,7 @@ async fn launch(setup: &Setup) -> (Child, SocketAddr, SocketAddr) {
         panic!("the gateway ended before it was ready:\n{log}\n{}", setup.toml());
     };
     let address = |key: &str| named_address(&line, key).unwrap_or_else(|| panic!("{key}: {line}"));
-    (child, address("https"), address("telemetry"))
+    (child, address("https"), address("telemetry"), named_address(&line, "jwks"))
 }
 
 /// The address that `bindgate ready …` gives for this key.

@@ -9,6 +9,7 @@ pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod metrics;
+pub(crate) mod node;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod setup;
@@ -16,6 +17,7 @@ pub(crate) mod slapd;
 pub(crate) mod token;
 pub(crate) mod upstream;
 mod upstream_connection;
+pub(crate) mod verifier;
 pub(crate) mod websocket;
 pub(crate) mod world;
 

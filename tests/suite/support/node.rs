@@ -48,7 +48,7 @@ impl Service {
         let mut process = command.spawn().expect("node is installed (.ci/setup)");
         let stdin = process.stdin.take();
         let stdout = process.stdout.take().expect("piped");
-        let (sender, mut lines) = mpsc::unbounded_channel();
+        let (sender, mut lines) = mpsc::unbounded_channel::<Value>();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 // What the era's own code prints is no JSON, and nobody's business.
