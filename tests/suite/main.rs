@@ -7,6 +7,7 @@
 
 mod answers;
 mod assertion;
+mod backends;
 mod browser;
 mod cors;
 mod crash;
