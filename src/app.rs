@@ -107,6 +107,7 @@ impl App {
                 metrics.clone(),
                 readiness.clone(),
             ))
+            .map_err(|error| format!("{}: {error}", snapshot.config.telemetry.listen))
             .map_err(failed("telemetry.listen"))?;
         let shared = ServerShared {
             listening: Arc::new(ArcSwap::from_pointee(listening(&snapshot.config)?)),
@@ -398,12 +399,13 @@ fn snapshot(
         None => None,
     };
     let entries = config.throttle.entries;
+    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
     Ok(Snapshot {
         routes: RouteTable::new(&config),
         issuers: config.upstreams.iter().map(issuer).collect(),
         assertion_keys: keys,
         directory,
-        throttles: RouteThrottles::new((&config.routes, entries), clock, metrics, throttles),
+        throttles,
         config,
     })
 }

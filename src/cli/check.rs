@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::Check;
-use crate::config::Config;
+use crate::config::{Config, Store};
+use crate::token::KeysDir;
 
 /// Prints every problem, then every note, and says by its exit code whether the
 /// gateway would start.
@@ -16,6 +17,10 @@ pub(super) fn run(args: &Check) -> ExitCode {
 fn report(args: &Check, out: &mut impl Write) -> io::Result<ExitCode> {
     match Config::load(&args.config) {
         Ok(loaded) => {
+            if let Some(problem) = broken_keys(&loaded.config) {
+                writeln!(out, "problem: {}: token.keys_dir: {problem}", args.config.display())?;
+                return Ok(ExitCode::FAILURE);
+            }
             for note in &loaded.notes {
                 writeln!(out, "note: {note}")?;
             }
@@ -32,6 +37,13 @@ fn report(args: &Check, out: &mut impl Write) -> io::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// What is wrong with the keys that a start would read.
+fn broken_keys(config: &Config) -> Option<String> {
+    let folder = config.token.keys_dir.as_ref()?;
+    let used = matches!(config.store, Store::Embedded { .. });
+    KeysDir::check(folder).err().filter(|_| used).map(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -25,10 +25,13 @@ use crate::gateway::worker::{Loaded, Upstream};
 use crate::gateway::{Gateway, Inbound};
 use crate::policy::Route;
 use crate::refusal::Refusal;
-use crate::server::Peer;
+use crate::server::{Peer, Revocable};
 use crate::session::{Admission, Carrier, Reason, RenewError};
 use crate::upstream::SendError;
 use crate::wire::csrf::{self, Proof};
+
+/// An answer of no more bytes is never waited for by a client that does not read.
+const BUFFERED_BYTES: u64 = 16 * 1024;
 
 /// Which renewals of a token a request may bring about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +80,8 @@ impl Gateway {
         exchange.identity = caller.as_ref().map(|caller| caller.named.identity.clone());
         let permit = gate::judge(route, caller, proof)?;
         exchange.identity = permit.identity().cloned();
-        let handshake = self.handshake(loaded, &mut inbound)?;
+        let handshake = self.handshake(loaded, exchange, &mut inbound)?;
         shape::throttle(loaded, exchange, route)?;
-        // Last, as a signature may have to be paid for.
         let assertion = match (&upstream.assertions, permit.named()) {
             (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
             _ => None,
@@ -219,10 +221,15 @@ impl Gateway {
     fn handshake(
         &self,
         loaded: &Loaded,
+        exchange: &Exchange,
         inbound: &mut Inbound,
     ) -> Result<Option<Handshake>, Refusal> {
         if !inbound.is_websocket {
             return Ok(None);
+        }
+        // An upstream that upgrades could take the body for frames.
+        if exchange.body.is_there() {
+            return Err(Refusal::BadRequest { reason: "A WebSocket handshake has no body." });
         }
         let max = loaded.snapshot.config.server.limits.websockets;
         let Some(slot) = self.services().websockets.take(max) else {
@@ -300,6 +307,14 @@ impl Gateway {
             return Ok(Response::from_parts(parts, Body::empty()));
         }
         shape::response_head(loaded, &mut parts.headers, is_public);
+        // What is small lies whole in the buffers; the rest must end even if nobody reads it.
+        if let Some(identity) = exchange.identity.clone()
+            && body.size_hint().upper().is_none_or(|bytes| bytes > BUFFERED_BYTES)
+        {
+            let clock = self.services().clock.clone();
+            let revocable = Revocable::new(move || identity.has_ended(clock.now()));
+            parts.extensions.insert(revocable);
+        }
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
         Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
     }

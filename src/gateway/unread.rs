@@ -41,6 +41,11 @@ impl Unread {
         self.incoming.take()
     }
 
+    /// Whether there is one, be it of unknown length.
+    pub(super) fn is_there(&self) -> bool {
+        self.incoming.as_ref().is_some_and(|incoming| !incoming.is_end_stream())
+    }
+
     /// How long it is at least.
     pub(super) fn bytes_min(&self) -> u64 {
         self.incoming.as_ref().map_or(0, |incoming| incoming.size_hint().lower())

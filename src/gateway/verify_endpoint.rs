@@ -59,8 +59,8 @@ impl Gateway {
             return Err(Refusal::BadRequest { reason: "The path must not hold a semicolon." });
         }
         exchange.meter = loaded.route_meter(route);
-        let slot = self.audit_slot(loaded)?;
         let origins = &loaded.snapshot.config.server.cors_origins;
+        let slot = self.audit_slot(loaded)?;
         let is_websocket = headers
             .get("upgrade")
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));

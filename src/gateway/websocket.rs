@@ -1,6 +1,5 @@
 //! A WebSocket after its handshake: bytes both ways until one end closes, the
-//! session ends, nothing comes for the idle time, or the gateway drains. Knows
-//! no frames.
+//! session ends, or the gateway drains. Knows no frames.
 
 use std::pin::Pin;
 use std::rc::Rc;

@@ -35,13 +35,18 @@ pub fn bind(addresses: &[SocketAddr], workers: usize) -> io::Result<Bound> {
         let beside_ipv4 = addresses.iter().any(|a| a.is_ipv4() && a.port() == address.port());
         let mut actual = *address;
         for listeners in &mut bound.workers {
-            let listener = listen(actual, beside_ipv4)?;
+            let listener = listen(actual, beside_ipv4).map_err(|error| named(&error, actual))?;
             actual = listener.local_addr()?;
             listeners.push(listener);
         }
         bound.addresses.push(actual);
     }
     Ok(bound)
+}
+
+/// Says which address it was.
+fn named(error: &io::Error, address: SocketAddr) -> io::Error {
+    io::Error::new(error.kind(), format!("{address}: {error}"))
 }
 
 /// `beside_ipv4`: the same port is bound for IPv4 too, so an IPv6 wildcard must not take it.

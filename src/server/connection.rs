@@ -15,12 +15,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use super::Service;
 use super::activity::{Verdict, Watched, millis};
-use super::exchange::{Streams, answer};
+use super::exchange::{LOOK_EVERY, Streams, answer};
 use super::peer::Peer;
 use super::tls::HTTP2;
 use super::worker::{Registration, Stage};
@@ -206,13 +206,24 @@ struct Control {
     sleep: Pin<Box<Sleep>>,
     armed: u64,
     closing: Option<u64>,
+    /// When the answer under way is looked at again, if it may be revoked.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Control {
     fn new(peer: Rc<Peer>, limits: Arc<Limits>, registration: Registration) -> Self {
         let armed = peer.activity().now() + millis(limits.header_timeout);
         let sleep = Box::pin(tokio::time::sleep_until(peer.activity().at(armed)));
-        Self { peer, limits, registration, registered: false, sleep, armed, closing: None }
+        Self {
+            peer,
+            limits,
+            registration,
+            registered: false,
+            sleep,
+            armed,
+            closing: None,
+            look: None,
+        }
     }
 
     fn poll_verdict(&mut self, cx: &mut Context<'_>) -> Poll<Verdict> {
@@ -222,6 +233,9 @@ impl Control {
         }
         if let Some(verdict) = self.drained() {
             return Poll::Ready(verdict);
+        }
+        if self.is_revoked(cx) {
+            return Poll::Ready(Verdict::Abort);
         }
         let nearest = self.nearest();
         if let Some((at, _)) = nearest
@@ -239,6 +253,23 @@ impl Control {
             }
         }
         Poll::Pending
+    }
+
+    /// Whether the HTTP/1 answer under way must end; streams of HTTP/2 look for themselves.
+    fn is_revoked(&mut self, cx: &mut Context<'_>) -> bool {
+        let revocable = self.peer.revocable().borrow();
+        let Some(revocable) = revocable.as_ref() else {
+            self.look = None;
+            return false;
+        };
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK_EVERY)));
+        while look.as_mut().poll(cx).is_ready() {
+            if revocable.is_revoked() {
+                return true;
+            }
+            look.as_mut().reset(Instant::now() + LOOK_EVERY);
+        }
+        false
     }
 
     /// What the drain asks of this connection now.

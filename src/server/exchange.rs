@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -26,6 +27,26 @@ pub(crate) enum BodyPoll {
     Nothing,
 }
 
+/// How often an answer that may be revoked is looked at, also when its client reads
+/// nothing and so nobody polls its body.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(400);
+
+/// Says whether an answer must end before its time. A service puts it into a response's
+/// extensions; the server asks it while the answer is under way.
+#[derive(Clone)]
+pub struct Revocable(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Revocable {
+    /// `is_revoked` is asked a few times a second.
+    pub fn new(is_revoked: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_revoked))
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        (self.0)()
+    }
+}
+
 /// A request under way; it is over when this is dropped.
 struct Exchange(Rc<Peer>);
 
@@ -39,6 +60,7 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         self.0.activity().end_request();
+        self.0.revocable().take();
     }
 }
 
@@ -53,6 +75,9 @@ pub(crate) async fn answer<S: Service>(
     let mut response = service.handle(request, Rc::clone(&peer)).await;
     if http1 && peer.is_last_answer() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(revocable) = response.extensions_mut().remove::<Revocable>() {
+        peer.revocable().replace(Some(revocable));
     }
     Ok(response.map(|body| Answer { body, exchange }))
 }
@@ -109,10 +134,22 @@ async fn bounded<F: Future<Output = ()>>(stream: F, streams: Streams) {
     let mut stream = pin!(stream);
     let mut deadline: Option<Pin<Box<Sleep>>> = None;
     let mut waits_for_client = false;
+    let mut revocable = None;
     poll_fn(|cx| {
         streams.peer.take_body_poll();
         if stream.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
+        }
+        if let Some(found) = streams.peer.revocable().take() {
+            revocable = Some((found, Box::pin(tokio::time::sleep(LOOK_EVERY))));
+        }
+        if let Some((revocable, look)) = &mut revocable {
+            while look.as_mut().poll(cx).is_ready() {
+                if revocable.is_revoked() {
+                    return Poll::Ready(());
+                }
+                look.as_mut().reset(Instant::now() + LOOK_EVERY);
+            }
         }
         match streams.peer.take_body_poll() {
             Some(BodyPoll::Frame) => {

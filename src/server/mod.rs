@@ -28,6 +28,7 @@ use ipnet::IpNet;
 pub use accept::serve;
 pub use bind::{Bound, bind};
 pub use drain::Drain;
+pub use exchange::Revocable;
 pub use peer::Peer;
 pub use slots::Slots;
 pub use tls::{TlsError, tls_config};

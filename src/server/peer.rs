@@ -1,13 +1,13 @@
 //! Who is at the other end of a connection, as far as sockets and the PROXY
 //! protocol can say. Not who the user is.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::activity::Activity;
-use super::exchange::BodyPoll;
+use super::exchange::{BodyPoll, Revocable};
 use super::worker::{Stage, Worker};
 
 /// The other end of one connection.
@@ -20,6 +20,7 @@ pub struct Peer {
     pub local: SocketAddr,
     close: Cell<bool>,
     body_poll: Cell<Option<BodyPoll>>,
+    revocable: RefCell<Option<Revocable>>,
     activity: Arc<Activity>,
     worker: Rc<Worker>,
 }
@@ -40,6 +41,7 @@ impl Peer {
             local: addresses.local,
             close: Cell::new(false),
             body_poll: Cell::new(None),
+            revocable: RefCell::new(None),
             activity,
             worker,
         }
@@ -78,6 +80,11 @@ impl Peer {
 
     pub(crate) fn worker(&self) -> &Worker {
         &self.worker
+    }
+
+    /// What may have to end the answer under way; over HTTP/2 that of the stream just polled.
+    pub(crate) fn revocable(&self) -> &RefCell<Option<Revocable>> {
+        &self.revocable
     }
 
     pub(crate) fn note_body_poll(&self, seen: BodyPoll) {

@@ -155,3 +155,32 @@ async fn a_forged_request_renews_nothing() {
     let answer = alice.get("/app/echo").send().await;
     assert_eq!(answer.set_cookies().len(), 1, "an ordinary answer does");
 }
+
+#[tokio::test]
+async fn a_websocket_handshake_with_a_body_is_refused() {
+    let world = World::start().await;
+    let alice = world.sign_in(ADMIN).await;
+    let cookies = alice.jar.header().expect("cookies");
+    for framing in ["Content-Length: 4\r\n\r\nbody", "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+    {
+        let request = format!(
+            "GET /app/ws HTTP/1.1\r\nHost: gateway.test\r\nCookie: {cookies}\r\n\
+             Origin: https://gateway.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{framing}"
+        );
+        let answer = crate::support::raw::exchange(&alice, request.as_bytes()).await;
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (400, "BadRequest"), "{framing}");
+    }
+    assert!(world.upstream.seen_at("/app/ws").is_empty());
+}
+
+#[tokio::test]
+async fn a_name_beyond_ascii_arrives_as_utf_8() {
+    let world = World::start().await;
+    let zoe = world.sign_in("zo\u{eb}").await;
+    for client in [zoe.clone(), zoe.over_http2()] {
+        client.get("/app/echo").send().await.expect_status(200);
+        assert_eq!(world.upstream.last().header("x-auth-user"), Some("zo\u{eb}"));
+    }
+}
