@@ -100,49 +100,6 @@ impl Again<'_> {
 const NOT_UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// An error, for people: the answer to a navigation.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorPage<'a> {
-    /// Whose page it is, from `login_page.title`.
-    pub title: &'a str,
-    /// The status code.
-    pub status: u16,
-    /// The refusal's public sentence.
-    pub sentence: &'a str,
-    /// By which the log is searched.
-    pub request_id: &'a str,
-    /// What can be done about it.
-    pub link: Option<Link<'a>>,
-}
-
-/// A link that is offered as a button.
-#[derive(Clone, Copy, Debug)]
-pub struct Link<'a> {
-    /// Where it leads: a path of ours.
-    pub address: &'a str,
-    /// What stands on it.
-    pub text: &'a str,
-}
-
-impl ErrorPage<'_> {
-    /// The page.
-    ///
-    /// # Errors
-    /// Never in practice: writing to memory does not fail.
-    pub fn html(&self) -> Result<String, PageError> {
-        let &Self { title, status, sentence, request_id, link } = self;
-        let heading = match status {
-            401 => "Please log in",
-            403 => "Not allowed",
-            404 => "Not found",
-            429 => "Too many attempts",
-            500.. => "Not available",
-            _ => "That did not work",
-        };
-        ErrorTemplate { style: STYLE, title, heading, status, sentence, request_id, link }.render()
-    }
-}
-
 #[derive(Template)]
 #[template(path = "gateway/login.html")]
 struct LoginTemplate<'a> {
@@ -163,18 +120,6 @@ struct AgainTemplate<'a> {
     address: &'a str,
 }
 
-#[derive(Template)]
-#[template(path = "gateway/error.html")]
-struct ErrorTemplate<'a> {
-    style: &'a str,
-    title: &'a str,
-    heading: &'a str,
-    status: u16,
-    sentence: &'a str,
-    request_id: &'a str,
-    link: Option<Link<'a>>,
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
@@ -182,7 +127,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
     use sha2::{Digest as _, Sha256};
 
-    use super::{Again, ErrorPage, Link, Login, POLICY, STYLE, headers};
+    use super::{Again, Login, POLICY, STYLE, headers};
 
     fn login<'a>(text: &'a str, error: Option<&'a str>) -> String {
         let page = Login {
@@ -200,12 +145,6 @@ mod tests {
         Again { title: text, login_path: "/auth/", return_path: text }.html().unwrap()
     }
 
-    fn error(text: &str) -> String {
-        let link = Some(Link { address: text, text });
-        let page = ErrorPage { title: text, status: 403, sentence: text, request_id: text, link };
-        page.html().unwrap()
-    }
-
     #[test]
     fn the_policy_allows_our_style_and_nothing_else() {
         let hash = STANDARD.encode(Sha256::digest(STYLE));
@@ -219,7 +158,7 @@ mod tests {
 
     #[test]
     fn no_page_needs_script_or_anything_from_outside() {
-        for page in [login("x", None), again("/x"), error("/x")] {
+        for page in [login("x", None), again("/x")] {
             assert!(page.contains(&format!("<style>{STYLE}</style>")), "as hashed");
             for forbidden in ["<script", "script:", "style=", "//", "src=", "@import", "url("] {
                 assert!(!page.contains(forbidden), "{forbidden}");
@@ -270,8 +209,7 @@ mod tests {
         #[test]
         fn nothing_from_a_request_appears_unescaped(text in any::<String>()) {
             let text = format!("{text}\"'<script>&");
-            let renderings: [fn(&str) -> String; 3] =
-                [|it| login(it, Some(it)), again, error];
+            let renderings: [fn(&str) -> String; 2] = [|it| login(it, Some(it)), again];
             for render in renderings {
                 let (page, plain) = (render(&text), render("x"));
                 for markup in ['<', '>', '"', '\''] {
