@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::reader::Reader;
 use super::{Access, AssertionSignature, Config, Route, SameSite, Server, Telemetry, pem};
-use crate::identity::ATTRIBUTES_MAX;
+use crate::identity::{ATTRIBUTES_MAX, ClaimTemplates};
 
 /// The gateway's own endpoints below `server.auth_prefix`, built or not, without
 /// outer slashes; `mfa` stands for everything below it.
@@ -47,7 +47,7 @@ pub(super) fn refuse_shadowed_routes(
     r: &mut Reader<'_>,
     routes: &[Option<Route>],
     home: &str,
-    prefix: &str,
+    (prefix, aliases): (&str, &[String]),
 ) {
     let guarded: Vec<&str> = routes
         .iter()
@@ -58,9 +58,11 @@ pub(super) fn refuse_shadowed_routes(
     for (index, route) in routes.iter().enumerate() {
         let Some(route) = route else { continue };
         // A host with public routes alone has no endpoints of ours.
-        if guarded.contains(&host_of(route, home)) && is_own(&route.path, prefix) {
+        let is_ours = is_own(&route.path, prefix) || is_alias(&route.path, aliases);
+        if guarded.contains(&host_of(route, home)) && is_ours {
             let found = format!("{:?}, where the gateway answers itself", route.path);
-            let allowed = format!("a path other than the gateway's own below {prefix}");
+            let aliases = if aliases.is_empty() { "" } else { " and server.login_aliases" };
+            let allowed = format!("a path other than the gateway's own below {prefix}{aliases}");
             r.problem_in(("route", index, "path"), found, allowed);
         }
     }
@@ -110,7 +112,8 @@ fn shares(one: SocketAddr, other: SocketAddr) -> bool {
 pub(super) fn settle_assertions(r: &mut Reader<'_>, config: &mut Config) {
     let assertions = config.upstreams.iter().filter_map(|upstream| upstream.assertion.as_ref());
     let mut names: Vec<String> = Vec::new();
-    for name in assertions.flat_map(|assertion| assertion.claims.attributes()) {
+    let claims = assertions.map(|assertion| &assertion.claims).chain([&config.token.claims]);
+    for name in claims.flat_map(ClaimTemplates::attributes) {
         if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
             names.push(name.to_owned());
         }
@@ -184,7 +187,7 @@ fn share_a_method(one: &Route, other: &Route) -> bool {
 
 /// Whether a path, without case and a last slash, is an endpoint of ours: those
 /// near-misses are refused too, never forwarded.
-fn is_own(path: &str, prefix: &str) -> bool {
+pub(super) fn is_own(path: &str, prefix: &str) -> bool {
     let path = path.to_lowercase();
     let path = path.strip_suffix('/').unwrap_or(&path);
     if path == "/.well-known/jwks.json" {
@@ -197,6 +200,12 @@ fn is_own(path: &str, prefix: &str) -> bool {
         None => return false,
     };
     OWN_ENDPOINTS.contains(&below) || below == "mfa" || below.starts_with("mfa/")
+}
+
+/// Whether a path, read as carelessly, is a further path of the login.
+fn is_alias(path: &str, aliases: &[String]) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    aliases.iter().any(|alias| alias.eq_ignore_ascii_case(path))
 }
 
 #[cfg(test)]

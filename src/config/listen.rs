@@ -7,10 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Limits;
 use super::kind::{self, Boolean, Choice, List, Whole};
 use super::pem;
 use super::reader::{Presence, Reader};
+use super::{Limits, crosscheck};
 use crate::ambient::Timestamp;
 
 /// `[server]`.
@@ -30,6 +30,8 @@ pub struct Server {
     pub workers: usize,
     /// Path prefix of the gateway's own endpoints, without trailing slash.
     pub auth_prefix: String,
+    /// Further paths of the login; none of them an endpoint of ours already.
+    pub login_aliases: Vec<String>,
     /// Where the keys of internal assertions are told, if there are any.
     pub jwks_listen: SocketAddr,
     /// Who may ask there besides this machine.
@@ -125,13 +127,13 @@ impl Server {
             "/auth".to_owned(),
             "The path below which the gateway's own endpoints are.",
         );
+        let login_aliases = read_login_aliases(r, &auth_prefix);
         let cors_origins = r.or(
             "cors_origins",
             List { of: kind::calling_origin(), min: 0 },
             Vec::new(),
             "Other origins whose pages may call with the user's cookies, each exactly.",
         );
-        refuse_unbuilt_keys(r);
         let (jwks_listen, jwks_allow) = read_jwks(r);
         let doc = "Certificate and versions of TLS.";
         let tls = r.section("tls", Presence::Required, doc, Tls::read).flatten();
@@ -148,6 +150,7 @@ impl Server {
             proxy_protocol,
             workers,
             auth_prefix,
+            login_aliases,
             jwks_listen,
             jwks_allow,
             cors_origins,
@@ -157,8 +160,22 @@ impl Server {
     }
 }
 
-fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
-    r.unbuilt("login_aliases", "further paths of the login");
+fn read_login_aliases(r: &mut Reader<'_>, prefix: &str) -> Vec<String> {
+    let aliases = r.or(
+        "login_aliases",
+        List { of: kind::login_alias(), min: 0 },
+        Vec::new(),
+        "Further paths that take a login as /auth/login does; wrong passwords are answered \
+         {\"message\": \"Invalid credentials.\"} there.",
+    );
+    for (index, alias) in aliases.iter().enumerate() {
+        let again = aliases[..index].iter().any(|earlier| earlier.eq_ignore_ascii_case(alias));
+        if again || crosscheck::is_own(alias, prefix) {
+            let found = format!("{alias:?}, where the gateway answers already");
+            r.problem("login_aliases", found, format!("other paths than its own below {prefix}"));
+        }
+    }
+    aliases
 }
 
 fn read_jwks(r: &mut Reader<'_>) -> (SocketAddr, Vec<IpNet>) {

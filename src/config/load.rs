@@ -91,7 +91,8 @@ impl Config {
         let doc = "Where requests are forwarded to.";
         let issuer = r.text_within("server", "public_origin").unwrap_or_default();
         let upstreams = r.tables("upstream", doc, |r| Upstream::read(r, &managed, &issuer));
-        let routes = read_routes(r);
+        let aliases = server.as_ref().map(|server| server.login_aliases.as_slice());
+        let routes = read_routes(r, aliases.unwrap_or_default());
         r.unbuilt("access_codes", "access codes");
         r.unbuilt("mfa", "second factors");
         if let (Some(server), Some(telemetry)) = (&server, &telemetry) {
@@ -119,7 +120,7 @@ impl Config {
 
 /// Reads the routes and checks them against what stands elsewhere in the file,
 /// also when that has problems of its own.
-fn read_routes(r: &mut Reader<'_>) -> Vec<Option<Route>> {
+fn read_routes(r: &mut Reader<'_>, aliases: &[String]) -> Vec<Option<Route>> {
     let roles = r.texts_within("directory", "role", "name").into_iter().flatten().collect();
     let names = Names { roles, upstreams: r.texts("upstream", "name") };
     let doc = "Who may use what; what no route matches is not forwarded.";
@@ -130,7 +131,7 @@ fn read_routes(r: &mut Reader<'_>) -> Vec<Option<Route>> {
     let home = origin.and_then(|text| kind::origin_host(&text)).unwrap_or_default();
     let prefix = r.text_within("server", "auth_prefix").unwrap_or_else(|| "/auth".to_owned());
     crosscheck::refuse_doubled_routes(r, &routes, &home);
-    crosscheck::refuse_shadowed_routes(r, &routes, &home, &prefix);
+    crosscheck::refuse_shadowed_routes(r, &routes, &home, (&prefix, aliases));
     routes
 }
 

@@ -42,7 +42,9 @@ pub use load::Loaded;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
-pub use session::{Delivery, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm};
+pub use session::{
+    Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
+};
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use throttle_rule::{ThrottleRule, ThrottleScope};

@@ -3,14 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::kind::{self, Choice, Whole, show_duration};
 use super::reader::Reader;
+use crate::identity::ClaimTemplates;
+
+/// The claims that only the gateway sets.
+pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "sid", "jti"];
 
 /// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
 pub const SESSION_TYP: &str = "bindgate-session+jwt";
 
 /// `[token]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Token {
     /// How new tokens are signed.
     pub algorithm: TokenAlgorithm,
@@ -30,6 +36,10 @@ pub struct Token {
     pub rotate_every: Option<Duration>,
     /// How many sessions somebody may have; the oldest ends for one more.
     pub sessions_per_user: Option<usize>,
+    /// `[token.claims]`: further claims, for others to read.
+    pub claims: ClaimTemplates,
+    /// `[token.login_response]`: further members of the login's answer.
+    pub login_response: Map<String, Value>,
 }
 
 /// How tokens are signed (RFC 7518, RFC 8037).
@@ -130,8 +140,7 @@ impl Token {
             Delivery::Cookie,
             "Where the client gets its token: in the cookie, in the JSON answer, or in both.",
         );
-        r.unbuilt("claims", "further claims");
-        r.unbuilt("login_response", "further members of the login's answer");
+        let (claims, login_response) = read_further(r);
         let rotate_every = r.optional(
             "rotate_every",
             kind::seconds(),
@@ -167,6 +176,8 @@ impl Token {
             delivery,
             rotate_every,
             sessions_per_user,
+            claims,
+            login_response,
         };
         token.check_lifetimes(r);
         token
@@ -210,6 +221,22 @@ const ALGORITHM: Choice<TokenAlgorithm> = Choice {
     ],
     unbuilt: &[],
 };
+
+fn read_further(r: &mut Reader<'_>) -> (ClaimTemplates, Map<String, Value>) {
+    let claims = r.or(
+        "claims",
+        kind::Claims { reserved: &FIXED_CLAIMS },
+        ClaimTemplates::default(),
+        "Further claims of the token, for others to read; the gateway never does.",
+    );
+    let login_response = r.or(
+        "login_response",
+        kind::Members { reserved: &["id", "role", "expires_in", "token"] },
+        Map::new(),
+        "Further members of the JSON answer to a login, the same for everybody.",
+    );
+    (claims, login_response)
+}
 
 fn read_lifetimes(r: &mut Reader<'_>) -> (Duration, Duration, Duration) {
     // Claims hold whole seconds (RFC 7519 NumericDate).

@@ -1,13 +1,18 @@
 //! Answers of the gateway's own: refusals as JSON, redirects, and the headers
 //! that every answer carries. Knows no rules.
 
+use std::time::Duration;
+
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::json;
 
+use crate::config;
 use crate::gateway::body::Body;
 use crate::gateway::page::{self, PageError};
+use crate::identity::{Role, Subject};
 use crate::refusal::Refusal;
+use crate::secret::Secret;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -27,6 +32,23 @@ pub(super) fn json(status: StatusCode, value: &serde_json::Value) -> Response<Bo
     answer.headers_mut().insert(CONTENT_TYPE, JSON);
     answer.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     answer
+}
+
+/// The JSON answer to a login or a renewal.
+pub(super) fn logged_in(
+    config: &config::Token,
+    (subject, role): (&Subject, &Role),
+    lifetime: Duration,
+    token: &Secret<String>,
+) -> Response<Body> {
+    let mut members = config.login_response.clone();
+    members.insert("id".to_owned(), subject.as_str().into());
+    members.insert("role".to_owned(), role.as_str().into());
+    members.insert("expires_in".to_owned(), lifetime.as_secs().into());
+    if config.delivery.by_answer() {
+        members.insert("token".to_owned(), token.expose().as_str().into());
+    }
+    json(StatusCode::OK, &members.into())
 }
 
 /// A refusal; on the gateway's own endpoints with `error_description` too.

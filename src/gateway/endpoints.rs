@@ -119,20 +119,15 @@ impl Gateway {
             Ok(renewed) => renewed,
             Err(error) => return Err(self.renewal_refused(exchange, &pair, error).await),
         };
-        let delivery = loaded.snapshot.config.token.delivery;
-        let mut members = json!({
-            "id": renewed.identity.subject().as_str(),
-            "role": renewed.identity.role().as_str(),
-            "expires_in": renewed.expires_at.since(renewed.issued_at).as_secs(),
-        });
-        if delivery.by_answer() {
-            members["token"] = renewed.token.expose().as_str().into();
-        }
-        if delivery.by_cookie() {
+        let config = &loaded.snapshot.config.token;
+        let named = (renewed.identity.subject(), renewed.identity.role());
+        let lifetime = renewed.expires_at.since(renewed.issued_at);
+        let answer = answer::logged_in(config, named, lifetime, &renewed.token);
+        if config.delivery.by_cookie() {
             loaded.set_token_cookie(exchange, &renewed.token);
         }
         exchange.identity = Some(renewed.identity);
-        Ok(answer::json(StatusCode::OK, &members))
+        Ok(answer)
     }
 
     /// `GET /.well-known/jwks.json`.

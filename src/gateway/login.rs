@@ -95,6 +95,25 @@ impl Gateway {
         }
     }
 
+    /// `POST` to a path of `server.login_aliases`: its clients are of the era that
+    /// showed the one sentence it knew, so wrong credentials are said in exactly that.
+    pub(crate) async fn login_on_alias(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        inbound: Inbound,
+    ) -> Result<Response<Body>, Refusal> {
+        match self.login(loaded, exchange, inbound).await {
+            Err(refusal @ Refusal::InvalidCredentials) => {
+                exchange.decision = crate::gateway::Decision::Deny;
+                let status = StatusCode::from_u16(refusal.facts().status);
+                let members = json!({ "message": "Invalid credentials." });
+                Ok(answer::json(status.unwrap_or(StatusCode::UNAUTHORIZED), &members))
+            }
+            result => result,
+        }
+    }
+
     async fn log_in(
         &self,
         loaded: &Rc<Loaded>,
@@ -205,23 +224,16 @@ fn welcome(
     opened: &Opened,
     form: Option<&str>,
 ) -> Response<Body> {
-    let delivery = loaded.snapshot.config.token.delivery;
+    let config = &loaded.snapshot.config.token;
     loaded.set_context_cookie(exchange, opened.context.as_str());
-    if delivery.by_cookie() {
+    if config.delivery.by_cookie() {
         loaded.set_token_cookie(exchange, &opened.token);
     }
     if let Some(back) = form {
         return answer::see_other(back);
     }
-    let mut members = json!({
-        "id": opened.subject.as_str(),
-        "role": opened.role.as_str(),
-        "expires_in": opened.expires_at.since(opened.issued_at).as_secs(),
-    });
-    if delivery.by_answer() {
-        members["token"] = opened.token.expose().as_str().into();
-    }
-    answer::json(StatusCode::OK, &members)
+    let lifetime = opened.expires_at.since(opened.issued_at);
+    answer::logged_in(config, (&opened.subject, &opened.role), lifetime, &opened.token)
 }
 
 /// The page again, with the refusal's status and sentence, and the name as typed.

@@ -138,6 +138,7 @@ impl Gateway {
         exchange.decision = Decision::Own;
         match endpoint {
             OwnEndpoint::Login => self.login(loaded, exchange, inbound).await,
+            OwnEndpoint::LoginAlias => self.login_on_alias(loaded, exchange, inbound).await,
             OwnEndpoint::LoginPage => self.login_page(loaded, exchange, inbound).await,
             OwnEndpoint::Logout => self.logout(loaded, exchange, inbound).await,
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,

@@ -33,6 +33,9 @@ use crate::token::{AssertionIssuer, AssertionKeys};
 use crate::upstream::Pool;
 use crate::wire::{cookie, cors};
 
+/// The longest cookie that browsers keep, name and value together (RFC 6265bis).
+const COOKIE_BYTES_MAX: usize = 4096;
+
 /// What a reload replaces as a whole.
 pub struct Snapshot {
     /// The configuration.
@@ -186,7 +189,10 @@ impl Loaded {
     }
 
     pub(crate) fn own_meter(&self, endpoint: OwnEndpoint) -> Rc<RouteMeter> {
-        Rc::clone(if endpoint == OwnEndpoint::Login { &self.login } else { &self.own })
+        Rc::clone(match endpoint {
+            OwnEndpoint::Login | OwnEndpoint::LoginAlias => &self.login,
+            _ => &self.own,
+        })
     }
 
     pub(crate) fn plain_meter(&self) -> Rc<RouteMeter> {
@@ -226,6 +232,9 @@ impl Loaded {
 
     pub(crate) fn set_token_cookie(&self, exchange: &mut Exchange, token: &Secret<String>) {
         let config = &self.snapshot.config.cookie;
+        if config.token_name.len() + token.expose().len() > COOKIE_BYTES_MAX {
+            tracing::warn!("browsers will not keep the token cookie: token.claims say too much");
+        }
         self.set_cookie(exchange, &config.token_name, token.expose());
     }
 

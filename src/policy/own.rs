@@ -8,6 +8,8 @@ use crate::config::{Config, Delivery, Server};
 pub enum OwnEndpoint {
     /// `/auth/login`.
     Login,
+    /// A path of `server.login_aliases`: the login, for clients of an older era.
+    LoginAlias,
     /// `/auth/`, for people.
     LoginPage,
     /// `/auth/logout`.
@@ -28,7 +30,7 @@ impl OwnEndpoint {
     #[must_use]
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Login | Self::Refresh => "POST",
+            Self::Login | Self::LoginAlias | Self::Refresh => "POST",
             Self::Logout => "GET, POST",
             Self::LoginPage | Self::Session | Self::Verify | Self::Jwks => "GET, HEAD",
         }
@@ -65,5 +67,8 @@ pub(super) fn paths(config: &Config) -> Vec<(String, Option<OwnEndpoint>)> {
     ];
     let prefix = config.server.auth_prefix.trim_end_matches('/');
     let own = below_prefix.into_iter().map(|(path, owner)| (format!("{prefix}{path}"), owner));
-    own.chain([("/.well-known/jwks.json".to_owned(), Some(OwnEndpoint::Jwks))]).collect()
+    let aliases = config.server.login_aliases.iter();
+    let aliases = aliases.map(|path| (path.clone(), Some(OwnEndpoint::LoginAlias)));
+    let jwks = ("/.well-known/jwks.json".to_owned(), Some(OwnEndpoint::Jwks));
+    own.chain(aliases).chain([jwks]).collect()
 }

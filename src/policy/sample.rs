@@ -14,7 +14,7 @@ use crate::config::{
     LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite,
     Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
 };
-use crate::identity::Role;
+use crate::identity::{ClaimTemplates, Role};
 use crate::secret::Secret;
 
 /// The public origin's host.
@@ -74,6 +74,8 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             delivery: Delivery::Cookie,
             rotate_every: None,
             sessions_per_user: None,
+            claims: ClaimTemplates::default(),
+            login_response: serde_json::Map::new(),
         },
         cookie: Cookie {
             context_name: "context".to_owned(),
@@ -116,6 +118,7 @@ fn server() -> Server {
         proxy_protocol: false,
         workers: 1,
         auth_prefix: "/auth".to_owned(),
+        login_aliases: Vec::new(),
         cors_origins: Vec::new(),
         tls: Tls {
             certificates: Vec::new(),

@@ -338,6 +338,27 @@ mod tests {
     }
 
     #[test]
+    fn a_login_alias_is_ours_where_something_is_guarded_and_nowhere_else() {
+        let mut config =
+            config(vec![route("/**", "authenticated"), route_of("open.example", "/**", "public")]);
+        config.server.login_aliases = vec!["/login".to_owned(), "/api/Sign-in".to_owned()];
+        check(
+            &config,
+            &[
+                ("POST /login", "LoginAlias"),
+                ("POST /api/Sign-in?rd=/", "LoginAlias"),
+                ("GET /login", "405 POST"),
+                ("POST /login/", "404"),
+                ("POST /Login", "404"),
+                ("POST /api/sign-in", "404"),
+                ("POST /login/more", "/**"),
+                ("POST /auth/login", "Login"),
+            ],
+        );
+        assert_eq!(ask(&config, "open.example", "POST /login"), "/**");
+    }
+
+    #[test]
     fn the_prefix_of_own_endpoints_moves() {
         let mut config = config(vec![route("/**", "authenticated")]);
         config.server.auth_prefix = "/gate/Own".to_owned();

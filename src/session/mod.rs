@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config;
-use crate::identity::SessionId;
+use crate::identity::{ClaimTemplates, SessionId};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::{KeyRing, KeySource, KeysDir};
@@ -51,6 +51,8 @@ pub struct Sessions {
     retiring: Mutex<HashMap<String, SessionId>>,
     keys_made: KeysMade,
     lifetimes: ArcSwap<Lifetimes>,
+    /// What tokens say besides, for others to read.
+    claims: ArcSwap<ClaimTemplates>,
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,

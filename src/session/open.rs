@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::ambient::{EntropyFailed, Timestamp};
-use crate::identity::{Attributes, Role, SessionId, Subject};
+use crate::identity::{Attributes, Facts, Role, SessionId, Subject};
 use crate::secret::Secret;
 use crate::session::Sessions;
 use crate::store::{Issued, SessionRecord, StoreError, USER_AGENT_BYTES_MAX};
@@ -90,7 +90,7 @@ impl Sessions {
             session,
             id: TokenId { generation: 1, nonce },
         };
-        let token = self.keys.load().sign(&claims)?;
+        let token = self.sign(&claims, &attributes)?;
         let record = SessionRecord {
             session,
             subject: subject.clone(),
@@ -120,6 +120,23 @@ impl Sessions {
             expires_at,
             session_expires_at,
         })
+    }
+}
+
+impl Sessions {
+    /// A token with these claims, and those that the configuration adds.
+    pub(super) fn sign(
+        &self,
+        claims: &Claims,
+        attributes: &Attributes,
+    ) -> Result<Secret<String>, TokenError> {
+        let facts = Facts {
+            subject: &claims.subject,
+            role: &claims.role,
+            session: claims.session,
+            attributes,
+        };
+        self.keys.load().sign(claims, self.claims.load().fill(&facts))
     }
 }
 

@@ -88,7 +88,7 @@ impl Sessions {
                 if presence == Presence::Active {
                     live.touch(now);
                 }
-                self.give(pair, issued, record.end)
+                self.give(pair, issued, &record)
             }
             Decision::Ended => Err(RenewError::Ended),
             Decision::Expired => Err(RenewError::Expired),
@@ -106,7 +106,7 @@ impl Sessions {
         &self,
         pair: &CheckedPair,
         issued: Issued,
-        end: Timestamp,
+        record: &SessionRecord,
     ) -> Result<Renewed, RenewError> {
         let claims = Claims {
             issued_at: Timestamp::from_seconds(issued.issued_at),
@@ -114,12 +114,12 @@ impl Sessions {
             id: TokenId { generation: issued.generation, nonce: issued.nonce },
             ..pair.claims().clone()
         };
-        let token = self.keys.load().sign(&claims).map_err(|_| RenewError::Failed)?;
+        let token = self.sign(&claims, &record.attributes).map_err(|_| RenewError::Failed)?;
         Ok(Renewed {
             token,
             issued_at: claims.issued_at,
             expires_at: claims.expires_at,
-            session_expires_at: end,
+            session_expires_at: record.end,
             identity: pair.renewed(claims),
         })
     }

@@ -98,6 +98,7 @@ impl Sessions {
             retiring: Mutex::new(HashMap::new()),
             keys_made,
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
+            claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
             unwritten: Mutex::new(HashMap::new()),
         }))
@@ -120,6 +121,7 @@ impl Sessions {
         let mut lifetimes = Lifetimes::from(token);
         lifetimes.token_max = lifetimes.token.max(self.lifetimes.load().token_max);
         self.lifetimes.store(Arc::new(lifetimes));
+        self.claims.store(Arc::new(token.claims.clone()));
         if changed {
             self.hold(new);
         } else {

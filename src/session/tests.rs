@@ -5,15 +5,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
+use serde_json::json;
 
 use super::{
-    Admission, Carrier, CheckError, CheckedPair, Opened, Origin, Presence, Reason, RenewError,
-    Renewed, Sessions,
+    Admission, Carrier, CheckError, CheckedPair, Opened, Origin, Person, Presence, Reason,
+    RenewError, Renewed, Sessions,
 };
 use crate::ambient::{Clock, Entropy, ManualTime};
 use crate::config::{self, Delivery, TokenAlgorithm};
-use crate::identity::{Attributes, Role, SessionId, Subject};
+use crate::identity::{Attributes, ClaimTemplates, Role, SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::ContextHash;
@@ -35,6 +38,8 @@ pub(super) fn token_config(keys_dir: Option<&Path>) -> config::Token {
         delivery: Delivery::Cookie,
         rotate_every: None,
         sessions_per_user: None,
+        claims: ClaimTemplates::default(),
+        login_response: serde_json::Map::new(),
     }
 }
 
@@ -385,6 +390,53 @@ async fn a_reload_takes_over_times_and_keys_and_forgets_no_session() {
     assert_eq!(renewed.expires_at.since(renewed.issued_at), 5 * MINUTE);
     assert!(fixture.sessions.is_ours(renewed.token.expose()));
     assert_eq!(fixture.sessions.public_jwks()["keys"].as_array().map(Vec::len), Some(1));
+}
+
+/// `[token]` with these further claims.
+fn with_claims(claims: &serde_json::Value) -> config::Token {
+    let claims = ClaimTemplates::parse(claims.as_object().unwrap(), &config::FIXED_CLAIMS);
+    config::Token { claims: claims.unwrap(), ..token_config(None) }
+}
+
+/// One claim of a token, as others read it.
+fn told(token: &str, name: &str) -> serde_json::Value {
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&payload).unwrap()[name].clone()
+}
+
+#[tokio::test]
+async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
+    let (clock, time) = Clock::manual();
+    let metrics = Metrics::new().unwrap();
+    let claims =
+        json!({"https://example.org/roles": ["{role}"], "mail": "{attr:mail}", "s": "{sid}"});
+    let sessions = start(&config::Store::Memory, &with_claims(&claims), &clock, &metrics).await;
+    let mut attributes = Attributes::default();
+    attributes.add("mail", vec!["zoe@example.org".to_owned()]).unwrap();
+    let person = Person {
+        subject: Subject::new("zoë"),
+        role: Role::new("admin"),
+        account: "uid=zoë".to_owned(),
+        attributes,
+    };
+    let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
+    let opened = sessions.open(person, origin).await.unwrap();
+    let fixture = Fixture { sessions, time, metrics };
+    let pair = fixture.check(&opened, opened.token.expose());
+    fixture.time.advance(10 * MINUTE);
+    let renewed = fixture.renew(&pair).await;
+    for token in [&opened.token, &renewed.token] {
+        assert_eq!(told(token.expose(), "https://example.org/roles"), json!(["admin"]));
+        assert_eq!(told(token.expose(), "mail"), json!("zoe@example.org"));
+        assert_eq!(told(token.expose(), "s"), json!(opened.session.to_string()));
+    }
+    let other = with_claims(&json!({"subject": "{sub} by {attr:mail}"}));
+    fixture.sessions.reload(&other).unwrap();
+    let pair = fixture.check(&opened, renewed.token.expose());
+    fixture.time.advance(10 * MINUTE);
+    let renewed = fixture.renew(&pair).await;
+    assert_eq!(told(renewed.token.expose(), "subject"), json!("zoë by zoe@example.org"));
+    assert!(told(renewed.token.expose(), "mail").is_null());
 }
 
 #[test]

@@ -1,16 +1,20 @@
-//! What a token says: exactly the contract's claims, and their JSON form.
+//! What a token says: the contract's claims, further ones that the configuration
+//! adds for others to read, and their JSON form.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use crate::ambient::{Entropy, EntropyFailed, Timestamp};
 use crate::identity::{Role, SessionId, Subject};
 use crate::token::ContextHash;
 
-/// The claims of one token.
+/// The claims of one token, as far as we read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// `sub`.
@@ -64,9 +68,9 @@ impl fmt::Display for TokenId {
     }
 }
 
-/// The JSON form. A doubled, missing or further member is an error.
+/// The JSON form. A doubled or missing member is an error; what further members say
+/// is for others, and changes nothing here.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Wire {
     sub: String,
     role: String,
@@ -75,10 +79,42 @@ pub(super) struct Wire {
     exp: i64,
     sid: String,
     jti: String,
+    #[serde(flatten)]
+    further: Further,
 }
 
-impl From<&Claims> for Wire {
-    fn from(claims: &Claims) -> Self {
+/// Members besides ours, each name once; their values are written and never read.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Further(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Further {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Further;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("members of different names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Further, A::Error> {
+                let mut names = HashSet::new();
+                while let Some((name, IgnoredAny)) = members.next_entry::<String, IgnoredAny>()? {
+                    if !names.insert(name) {
+                        return Err(serde::de::Error::custom("a doubled member"));
+                    }
+                }
+                Ok(Further(Map::new()))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+impl Wire {
+    /// What is signed; `further` has none of our own names, as the loader holds.
+    pub(super) fn new(claims: &Claims, further: Map<String, Value>) -> Self {
         Self {
             sub: claims.subject.as_str().to_owned(),
             role: claims.role.as_str().to_owned(),
@@ -87,11 +123,10 @@ impl From<&Claims> for Wire {
             exp: claims.expires_at.seconds(),
             sid: claims.session.to_string(),
             jti: claims.id.to_string(),
+            further: Further(further),
         }
     }
-}
 
-impl Wire {
     /// The claims, if every one of them holds what it must.
     pub(super) fn claims(&self) -> Option<Claims> {
         if self.sub.is_empty() || self.role.is_empty() || self.iat < 0 || self.exp <= self.iat {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::{DecodingKey, EncodingKey, Validation};
+use serde_json::{Map, Value};
 
 use crate::ambient::{Entropy, Timestamp};
 use crate::config::TokenAlgorithm;
 use crate::secret::Secret;
 use crate::token::claims::{Claims, Wire};
-use crate::token::header::{self, Header, TYP};
+use crate::token::header::{self, Header, TOKEN_BYTES_MAX, TYP};
 use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::{KeyError, KeysDir};
 use crate::token::material::{algorithm_name, jwt_algorithm};
@@ -52,6 +53,9 @@ pub enum TokenError {
     /// The library refused to sign.
     #[error("a token could not be signed")]
     Signing,
+    /// Its further claims are too much.
+    #[error("a token would be too long with what token.claims adds")]
+    TooLong,
 }
 
 /// The session keys: one signs, all verify. How they follow each other is in `rotation`.
@@ -147,18 +151,24 @@ impl KeyRing {
         Ok(Self { keys, signing })
     }
 
-    /// Signs a token.
+    /// Signs a token, with further claims for others to read.
     ///
     /// # Errors
-    /// When the library refuses.
-    pub fn sign(&self, claims: &Claims) -> Result<Secret<String>, TokenError> {
+    /// When the library refuses, or the token would be too long.
+    pub fn sign(
+        &self,
+        claims: &Claims,
+        further: Map<String, Value>,
+    ) -> Result<Secret<String>, TokenError> {
         let key = &self.signing;
         let mut header = jsonwebtoken::Header::new(jwt_algorithm(key.jwk.material.algorithm()));
         header.typ = Some(TYP.to_owned());
         header.kid = Some(key.jwk.kid.clone());
-        jsonwebtoken::encode(&header, &Wire::from(claims), &key.encoding)
+        let token = jsonwebtoken::encode(&header, &Wire::new(claims, further), &key.encoding)
             .map(Secret::new)
-            .map_err(|_| TokenError::Signing)
+            .map_err(|_| TokenError::Signing)?;
+        // It would not even be looked at when it comes back.
+        if token.expose().len() > TOKEN_BYTES_MAX { Err(TokenError::TooLong) } else { Ok(token) }
     }
 
     /// Checks everything of a token but `exp` and the context cookie: form, type,

@@ -137,7 +137,7 @@ mod tests {
             session: SessionId::from_bytes([7; 16]),
             id: TokenId { generation: 1, nonce: [9; 12] },
         };
-        ring.sign(&claims).unwrap().expose().clone()
+        ring.sign(&claims, serde_json::Map::new()).unwrap().expose().clone()
     }
 
     fn kids(ring: &KeyRing) -> Vec<String> {

@@ -7,6 +7,7 @@
 
 mod answers;
 mod assertion;
+mod backends;
 mod browser;
 mod control;
 mod cors;
@@ -24,6 +25,7 @@ mod layers;
 mod limits;
 mod load;
 mod login;
+mod login_contract;
 mod observability;
 mod oddities;
 mod paths;
@@ -34,6 +36,7 @@ mod reload;
 mod renewal;
 mod response_headers;
 mod rules;
+mod safeplaces;
 mod server;
 mod shaping;
 mod smuggling;

@@ -1,4 +1,5 @@
-//! Tables of claims: literal JSON values, in whose texts something is filled in.
+//! Tables of JSON values: literal ones, and claims, in whose texts something is
+//! filled in.
 
 use figment::value::Value;
 use serde_json::{Map, Value as Json, json};
@@ -28,23 +29,59 @@ impl Kind for Claims {
     }
 
     fn parse(&self, raw: &Raw<'_>) -> Result<ClaimTemplates, Fault> {
-        let parsed;
-        let value = match raw.value {
-            Value::String(_, text) if raw.from_environment => {
-                let Ok(value) = text.parse::<Value>();
-                parsed = value;
-                &parsed
-            }
-            value => value,
-        };
-        let Some(Json::Object(claims)) = as_json(value) else { return Err(Fault::default()) };
-        ClaimTemplates::parse(&claims, self.reserved)
+        ClaimTemplates::parse(&table(raw)?, self.reserved)
             .map_err(|error| Fault::default().found(error.to_string()))
     }
 
     /// Shown for the default alone, which is none.
     fn show(&self, _: &ClaimTemplates) -> Json {
         json!({})
+    }
+}
+
+/// A table of members of an answer.
+pub(in crate::config) struct Members {
+    /// Those that only the gateway sets.
+    pub(in crate::config) reserved: &'static [&'static str],
+}
+
+impl Kind for Members {
+    type Out = Map<String, Json>;
+
+    fn allowed(&self) -> String {
+        format!("a table of values; not {}", self.reserved.join(", "))
+    }
+
+    fn schema(&self) -> Json {
+        json!({"type": "object", "propertyNames": {"not": {"enum": self.reserved}}})
+    }
+
+    fn parse(&self, raw: &Raw<'_>) -> Result<Self::Out, Fault> {
+        let members = table(raw)?;
+        match members.keys().find(|name| self.reserved.contains(&name.as_str())) {
+            Some(name) => Err(Fault::default().found(format!("{name:?}"))),
+            None => Ok(members),
+        }
+    }
+
+    fn show(&self, value: &Self::Out) -> Json {
+        json!(value)
+    }
+}
+
+fn table(raw: &Raw<'_>) -> Result<Map<String, Json>, Fault> {
+    let parsed;
+    let value = match raw.value {
+        Value::String(_, text) if raw.from_environment => {
+            let Ok(value) = text.parse::<Value>();
+            parsed = value;
+            &parsed
+        }
+        value => value,
+    };
+    match as_json(value) {
+        Some(Json::Object(members)) => Ok(members),
+        _ => Err(Fault::default()),
     }
 }
 
@@ -73,7 +110,7 @@ mod tests {
     use figment::value::{Dict, Value};
     use serde_json::json;
 
-    use super::{Claims, as_json};
+    use super::{Claims, Members, as_json};
     use crate::config::kind::{Kind as _, Raw};
 
     #[test]
@@ -86,6 +123,21 @@ mod tests {
         );
         let value = Value::from(Toml::from_str::<Dict>("a = nan").unwrap());
         assert_eq!(as_json(&value), None);
+    }
+
+    #[test]
+    fn members_are_literal_and_leave_the_fixed_ones_alone() {
+        let read = |toml: &str| {
+            let value = Value::from(Toml::from_str::<Dict>(toml).unwrap());
+            let raw = Raw { value: &value, from_environment: false };
+            Members { reserved: &["id"] }.parse(&raw).map_err(|fault| fault.found)
+        };
+        assert_eq!(read("key = \"{sub}\"").unwrap()["key"], json!("{sub}"));
+        assert_eq!(read("id = 1").unwrap_err().unwrap(), "\"id\"");
+        let text = Value::from("{key=\"k\"}");
+        let raw = Raw { value: &text, from_environment: true };
+        let members = Members { reserved: &[] }.parse(&raw).unwrap();
+        assert_eq!(members["key"], json!("k"), "from the environment too");
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod net;
 mod route;
 mod text;
 
-pub(super) use claims::Claims;
+pub(super) use claims::{Claims, Members};
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
 pub(super) use http::{
     HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header,
@@ -20,7 +20,7 @@ pub(super) use net::{
     DirectoryUrl, calling_origin, directory_url, host_name, network, origin, origin_host,
     socket_address, upstream_url,
 };
-pub(super) use route::{auth_prefix, route_path};
+pub(super) use route::{auth_prefix, login_alias, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};
 
 use figment::value::Value;

@@ -35,16 +35,29 @@ pub(in crate::config) const fn auth_prefix() -> Text<String> {
     Text {
         allowed: "a path of literal segments such as \"/auth\", without a slash at its end",
         pattern: Some("^/.*[^/]$"),
-        parse: |text| {
-            let path = text.strip_prefix('/').ok_or_else(Fault::default)?;
-            let plain = |segment: &str| {
-                let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-                is_literal(segment) && segment.bytes().all(fits)
-            };
-            if path.split('/').all(plain) { Ok(text.to_owned()) } else { Err(Fault::default()) }
-        },
+        parse: own_path,
         show: String::clone,
     }
+}
+
+/// A further path of the login.
+pub(in crate::config) const fn login_alias() -> Text<String> {
+    Text {
+        allowed: "a path of literal segments such as \"/login\", without a slash at its end",
+        pattern: Some("^/.*[^/]$"),
+        parse: own_path,
+        show: String::clone,
+    }
+}
+
+/// A path where the gateway answers itself: it can be sent in one spelling only.
+fn own_path(text: &str) -> Result<String, Fault> {
+    let path = text.strip_prefix('/').ok_or_else(Fault::default)?;
+    let plain = |segment: &str| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+        is_literal(segment) && segment.bytes().all(fits)
+    };
+    if path.split('/').all(plain) { Ok(text.to_owned()) } else { Err(Fault::default()) }
 }
 
 /// `id` of `{id}`.

@@ -45,6 +45,41 @@ fn the_example_loads() {
 }
 
 #[test]
+fn the_safe_places_files_load_without_a_note_on_what_they_risk() {
+    let folder = Folder::new();
+    folder.write("jwt", "a shared secret of more than 32 bytes\n");
+    let path = |name: &str| folder.path(name).display().to_string();
+    for text in [
+        include_str!("../../../config/safeplaces.toml"),
+        include_str!("../../../config/safeplaces-ldap-era.toml"),
+    ] {
+        let text = text
+            .replace("/etc/bindgate/tls.crt", &path("tls.crt"))
+            .replace("/etc/bindgate/tls.key", &path("tls.key"))
+            .replace("/etc/bindgate/ldap-ca.pem", &path("tls.crt"))
+            .replace("/run/secrets/ldap", &path("secret"))
+            .replace("/run/secrets/safeplaces-jwt", &path("jwt"))
+            .replace("/var/log/bindgate/audit.jsonl", &path("audit.jsonl"))
+            .replace("/var/lib/bindgate/state.redb", &path("state.redb"));
+        let loaded = folder.load(&text, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        // The certificate of this test is for one host alone.
+        let notes = loaded.notes.iter().filter(|note| !note.contains("the certificate is not for"));
+        assert_eq!(notes.collect::<Vec<_>>(), Vec::<&String>::new());
+        // What stands in comments may be switched on.
+        let lines = text
+            .lines()
+            .map(|line| line.strip_prefix("# ").filter(|_| is_toml(line)).unwrap_or(line));
+        let all = folder.load(&lines.collect::<Vec<_>>().join("\n"), &[]);
+        all.unwrap_or_else(|problems| panic!("{problems}"));
+    }
+}
+
+/// Whether this is a commented line of TOML: a table, or a key and its value.
+fn is_toml(line: &str) -> bool {
+    uncommented(line).is_some() || line.starts_with("# \"https://")
+}
+
+#[test]
 fn the_example_shows_the_defaults() {
     let folder = Folder::new();
     let short = example(&folder);

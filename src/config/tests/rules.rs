@@ -13,6 +13,10 @@ fn what_contradicts_itself_is_refused() {
         ("[directory]", "start_tls = true", &["directory.start_tls", "ldaps://"]),
         ("[directory]", "user_filter = \"(a=b\"", &["directory.user_filter", "filter"]),
         ("[directory]", "user_attribute = \"u)(\"", &["directory.user_attribute"]),
+        ("[token]", "claims = { exp = 1 }", &["token.claims", "\"exp\"", "sets itself"]),
+        ("[token]", "claims = { a = [\"{user}\"] }", &["token.claims", "{user}", "sub, role"]),
+        ("[token]", "claims = \"all\"", &["token.claims", "a table"]),
+        ("[token]", "login_response = { token = \"x\" }", &["token.login_response", "\"token\""]),
         ("[server]", "trusted_proxies = [\"everybody\"]", &["server.trusted_proxies"]),
         ("[server]", "auth_prefix = \"/\"", &["server.auth_prefix"]),
         ("[server.tls]", "min_version = \"1.1\"", &["server.tls.min_version", "\"1.2\", \"1.3\""]),
@@ -178,6 +182,26 @@ fn routes_that_contradict_or_shadow_are_refused() {
     only(&route("/x", ""), &["route.roles", "neither"]);
     let two = "[[upstream]]\nname = \"backend\"\nurls = [\"http://b\"]\n";
     only(&folder.lines(&format!("{SMALL}\n{two}")), &["upstream.name in [[upstream]] no. 2"]);
+}
+
+#[test]
+fn a_login_alias_is_a_path_of_its_own() {
+    let folder = Folder::new();
+    let with_aliases = |aliases: &str| with("[server]", &format!("login_aliases = [{aliases}]"));
+    let loaded = folder.load(&with_aliases("\"/login\", \"/api/login\""), &[]).unwrap();
+    assert_eq!(loaded.config.server.login_aliases, ["/login", "/api/login"]);
+    for aliases in ["\"/auth/login\"", "\"/Auth\"", "\"/auth/mfa/x\"", "\"/login\", \"/Login\""] {
+        let lines = folder.lines(&with_aliases(aliases));
+        only(&lines, &["server.login_aliases", "answers already", "/auth"]);
+    }
+    for aliases in ["\"login\"", "\"/login/\"", "\"/{x}\"", "\"/a%20b\"", "\"/**\"", "\"/\""] {
+        only(&folder.lines(&with_aliases(aliases)), &["server.login_aliases", "literal segments"]);
+    }
+    for path in ["/login", "/Login/"] {
+        let route = format!("[[route]]\npath = \"{path}\"\naccess = \"public\"\n");
+        let text = format!("{}\n{route}upstream = \"backend\"\n", with_aliases("\"/login\""));
+        only(&folder.lines(&text), &["route.path in [[route]] no. 2", "login_aliases"]);
+    }
 }
 
 #[test]

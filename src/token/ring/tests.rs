@@ -2,11 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::{KeyRing, KeySource, TokenError};
 use crate::ambient::{Entropy, Timestamp};
-use crate::config::TokenAlgorithm;
+use crate::config::{FIXED_CLAIMS, TokenAlgorithm};
 use crate::identity::{Role, SessionId, Subject};
 use crate::token::{Claims, ContextHash, KeysDir, TokenId};
 
@@ -51,14 +51,14 @@ fn good_header(ring: &KeyRing) -> String {
 }
 
 fn good_payload() -> String {
-    serde_json::to_string(&super::Wire::from(&claims())).unwrap()
+    serde_json::to_string(&super::Wire::new(&claims(), Map::new())).unwrap()
 }
 
 #[test]
 fn a_token_of_every_algorithm_says_what_was_signed() {
     for algorithm in ALGORITHMS {
         let ring = ring(algorithm);
-        let token = ring.sign(&claims()).unwrap();
+        let token = ring.sign(&claims(), Map::new()).unwrap();
         assert_eq!(ring.check(token.expose(), NOW).unwrap(), claims(), "{algorithm:?}");
         assert!(crate::token::is_ours(token.expose()));
     }
@@ -67,7 +67,7 @@ fn a_token_of_every_algorithm_says_what_was_signed() {
 #[test]
 fn a_token_holds_exactly_the_promised_members() {
     let ring = ring(TokenAlgorithm::Hs256);
-    let token = ring.sign(&claims()).unwrap();
+    let token = ring.sign(&claims(), Map::new()).unwrap();
     let part = |index| {
         let part = token.expose().split('.').nth(index).unwrap();
         serde_json::from_slice::<serde_json::Value>(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
@@ -84,10 +84,47 @@ fn a_token_holds_exactly_the_promised_members() {
 }
 
 #[test]
+fn further_claims_are_told_to_others_and_change_nothing_here() {
+    for algorithm in ALGORITHMS {
+        let ring = ring(algorithm);
+        let further = json!({
+            "https://example.org/roles": ["admin"],
+            "deep": {"sub": "root", "exp": 1},
+            "aud": ["someone", "else"], "iss": 7, "nbf": 99_999_999_999_i64, "null": null,
+        });
+        let further = further.as_object().unwrap();
+        let token = ring.sign(&claims(), further.clone()).unwrap();
+        assert_eq!(ring.check(token.expose(), NOW).unwrap(), claims());
+        let payload = token.expose().split('.').nth(1).unwrap();
+        let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
+        let told: Map<_, _> = serde_json::from_slice(&payload).unwrap();
+        for (name, value) in further {
+            assert_eq!(told.get(name), Some(value), "{name}");
+        }
+        let fixed = told.keys().filter(|name| !further.contains_key(*name));
+        let fixed: Vec<&str> = fixed.map(String::as_str).collect();
+        let mut expected = FIXED_CLAIMS.to_vec();
+        expected.sort_unstable();
+        assert_eq!(fixed, expected, "the loader keeps all of these from being further ones");
+    }
+}
+
+#[test]
+fn a_token_that_would_not_be_looked_at_is_not_issued() {
+    let ring = ring(TokenAlgorithm::Hs256);
+    let mut further = Map::new();
+    further.insert("big".to_owned(), "x".repeat(4 * 1024).into());
+    let token = ring.sign(&claims(), further.clone()).unwrap();
+    assert!(ring.check(token.expose(), NOW).is_ok());
+    further.insert("bigger".to_owned(), "x".repeat(4 * 1024).into());
+    assert_eq!(ring.sign(&claims(), further).err(), Some(TokenError::TooLong));
+}
+
+#[test]
 fn a_change_of_any_one_character_is_refused() {
     for algorithm in ALGORITHMS {
         let ring = ring(algorithm);
-        let token = ring.sign(&claims()).unwrap();
+        let token = ring.sign(&claims(), Map::new()).unwrap();
         let token = token.expose();
         for index in 0..token.len() {
             let mut changed = token.clone().into_bytes();
@@ -130,14 +167,15 @@ fn a_header_with_other_members_is_refused_even_if_signed_by_us() {
 }
 
 #[test]
-fn claims_that_are_doubled_missing_further_or_odd_are_refused_even_if_signed_by_us() {
+fn claims_that_are_doubled_missing_or_odd_are_refused_even_if_signed_by_us() {
     let ring = ring(TokenAlgorithm::Hs256);
     let header = good_header(&ring);
     let good = good_payload();
     for (from, to) in [
         ("}", r#","sub":"root"}"#),
         ("}", r#","role":"super_admin"}"#),
-        ("}", r#","further":1}"#),
+        ("}", r#","further":1,"further":1}"#),
+        ("}", r#","\u0073ub":"root"}"#),
         (r#""role":"admin","#, ""),
         (r#""role":"admin""#, r#""role":"""#),
         (r#""role":"admin""#, r#""role":["admin"]"#),
@@ -161,7 +199,7 @@ fn claims_that_are_doubled_missing_further_or_odd_are_refused_even_if_signed_by_
 #[test]
 fn a_token_without_signature_or_of_other_shape_is_refused() {
     let ring = ring(TokenAlgorithm::EdDsa);
-    let token = ring.sign(&claims()).unwrap();
+    let token = ring.sign(&claims(), Map::new()).unwrap();
     let token = token.expose();
     let (message, signature) = token.rsplit_once('.').unwrap();
     let none = URL_SAFE_NO_PAD.encode(good_header(&ring).replace("EdDSA", "none"));
@@ -216,7 +254,7 @@ fn the_public_key_does_not_sign_as_a_secret() {
 #[test]
 fn another_ring_of_the_same_algorithm_verifies_nothing() {
     for algorithm in ALGORITHMS {
-        let token = ring(algorithm).sign(&claims()).unwrap();
+        let token = ring(algorithm).sign(&claims(), Map::new()).unwrap();
         assert_eq!(ring(algorithm).check(token.expose(), NOW), Err(TokenError::UnknownKey));
     }
 }
@@ -224,7 +262,7 @@ fn another_ring_of_the_same_algorithm_verifies_nothing() {
 #[test]
 fn a_token_from_the_future_is_refused_beyond_the_leeway() {
     let ring = ring(TokenAlgorithm::Hs256);
-    let token = ring.sign(&claims()).unwrap();
+    let token = ring.sign(&claims(), Map::new()).unwrap();
     let at = |seconds| ring.check(token.expose(), Timestamp::from_seconds(NOW.seconds() + seconds));
     assert!(at(-5).is_ok());
     assert_eq!(at(-6), Err(TokenError::NotYetIssued));
@@ -238,7 +276,7 @@ fn keys_are_kept_and_the_newest_of_the_configured_algorithm_signs() {
     let entropy = Entropy::system();
     let later = Timestamp::from_seconds(NOW.seconds() + 60);
     let one = KeyRing::open(&source, TokenAlgorithm::Hs256, NOW, &entropy).unwrap();
-    let token = one.sign(&claims()).unwrap();
+    let token = one.sign(&claims(), Map::new()).unwrap();
     let two = KeyRing::open(&source, TokenAlgorithm::Hs256, later, &entropy).unwrap();
     assert!(one.same_keys(&two));
     assert!(two.check(token.expose(), NOW).is_ok());
@@ -259,7 +297,7 @@ fn keys_are_kept_and_the_newest_of_the_configured_algorithm_signs() {
 #[test]
 fn keys_in_memory_survive_a_reload_and_a_change_of_algorithm() {
     let one = ring(TokenAlgorithm::Hs256);
-    let token = one.sign(&claims()).unwrap();
+    let token = one.sign(&claims(), Map::new()).unwrap();
     let two =
         one.reopen(&KeySource::Memory, TokenAlgorithm::EdDsa, NOW, &Entropy::system()).unwrap();
     assert!(two.check(token.expose(), NOW).is_ok());

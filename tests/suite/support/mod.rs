@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod dirsrv;
 pub(crate) mod gateway;
 pub(crate) mod metrics;
+pub(crate) mod node;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod samba;

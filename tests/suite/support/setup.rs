@@ -66,6 +66,8 @@ pub(crate) struct Setup {
     directory: String,
     upstream: BTreeMap<String, String>,
     routes: String,
+    /// A file of its own instead of all that.
+    whole: Option<String>,
     environment: Vec<(String, String)>,
 }
 
@@ -80,6 +82,7 @@ impl Setup {
             directory: directory.to_owned(),
             upstream: BTreeMap::new(),
             routes: ROUTES.to_owned(),
+            whole: None,
             environment: Vec::new(),
         };
         setup.certificate();
@@ -148,6 +151,12 @@ impl Setup {
         self
     }
 
+    /// Replaces the configuration as a whole.
+    pub(crate) fn whole(&mut self, toml: String) -> &mut Self {
+        self.whole = Some(toml);
+        self
+    }
+
     /// Sets a variable of the process that is started.
     pub(crate) fn environment(&mut self, name: &str, value: &str) -> &mut Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -190,6 +199,9 @@ impl Setup {
     }
 
     pub(crate) fn toml(&self) -> String {
+        if let Some(whole) = &self.whole {
+            return whole.clone();
+        }
         let mut text = String::new();
         for (section, keys) in &self.sections {
             write!(text, "[{section}]\n{}\n", lines(keys)).expect("text");
