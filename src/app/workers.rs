@@ -2,7 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use tokio::runtime::{Builder, LocalOptions};
@@ -17,6 +17,9 @@ pub(super) struct Listeners {
     https: Bound,
     http: Bound,
 }
+
+/// Where a worker says whether it could start.
+type Ready = mpsc::Sender<Result<(), AppError>>;
 
 /// The listeners of one worker.
 struct Own {
@@ -48,36 +51,51 @@ impl Listeners {
         self.http.addresses.first().copied()
     }
 
-    /// Starts one thread a worker.
+    /// Starts one thread a worker, and waits until each has its runtime and its gateway:
+    /// a listener that nobody serves would let its clients hang.
     pub(super) fn serve(
         self,
         services: &Arc<Services>,
         shared: &ServerShared,
     ) -> Result<Vec<JoinHandle<()>>, AppError> {
         let own = self.https.workers.into_iter().zip(self.http.workers);
+        let (ready, started) = mpsc::channel();
         let start = |(number, (https, http))| {
-            let (services, shared) = (Arc::clone(services), shared.clone());
-            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                if let Err(error) = run(Own { https, http }, services, shared) {
-                    tracing::error!(%error, "a worker could not start");
-                }
-            })
+            let (services, shared, ready) = (Arc::clone(services), shared.clone(), ready.clone());
+            let run = move || run(Own { https, http }, services, shared, &ready);
+            thread::Builder::new().name(format!("worker-{number}")).spawn(run)
         };
-        own.enumerate().map(start).collect::<Result<_, _>>().map_err(failed("workers"))
+        let threads: Vec<JoinHandle<()>> =
+            own.enumerate().map(start).collect::<Result<_, _>>().map_err(failed("workers"))?;
+        drop(ready);
+        for _ in &threads {
+            started.recv().map_err(failed("workers"))??;
+        }
+        Ok(threads)
     }
 }
 
-fn run(own: Own, services: Arc<Services>, shared: ServerShared) -> Result<(), AppError> {
-    let runtime = Builder::new_current_thread()
+/// Serves until the drain is over; says first whether it can.
+fn run(own: Own, services: Arc<Services>, shared: ServerShared, ready: &Ready) {
+    let made = Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())
-        .map_err(failed("worker runtime"))?;
-    let gateway = Rc::new(Gateway::new(services).map_err(failed("worker"))?);
+        .map_err(failed("worker runtime"))
+        .and_then(|runtime| Ok((runtime, Gateway::new(services).map_err(failed("worker"))?)));
+    let (runtime, gateway) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            // Whoever started us waits for this word.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let _ = ready.send(Ok(()));
+    let gateway = Rc::new(gateway);
     let plain = Rc::new(PlainHttp::new(Rc::clone(&gateway)));
     runtime.block_on(async {
         let Own { https, http } = own;
         let http = server::serve_plain(http, plain, shared.clone());
         tokio::join!(server::serve(https, gateway, shared), http);
     });
-    Ok(())
 }

@@ -46,7 +46,8 @@ impl OwnEndpoint {
 /// The paths where a login is posted.
 #[must_use]
 pub fn login_paths(server: &Server) -> Vec<String> {
-    vec![format!("{}/login", server.auth_prefix.trim_end_matches('/'))]
+    let own = format!("{}/login", server.auth_prefix.trim_end_matches('/'));
+    server.login_aliases.iter().cloned().chain([own]).collect()
 }
 
 /// The paths that are ours on a host; `None` is never forwarded and not built.

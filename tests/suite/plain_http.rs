@@ -85,8 +85,12 @@ async fn who_only_reads_is_sent_on_to_the_host_asked_for() {
 
 #[tokio::test]
 async fn a_login_is_refused_by_its_path_with_its_body_unread() {
-    let world = World::with(plain).await;
-    for path in ["/auth/login", "/Auth/Login/"] {
+    let world = World::with(|setup| {
+        plain(setup);
+        setup.set("server", "login_aliases", "[\"/sign-in\"]");
+    })
+    .await;
+    for path in ["/auth/login", "/Auth/Login/", "/sign-in"] {
         // The body that is announced never comes.
         let line = format!("POST {path} HTTP/1.1");
         let answer = ask(
@@ -98,7 +102,7 @@ async fn a_login_is_refused_by_its_path_with_its_body_unread() {
     }
     let metrics = world.gateway.metrics().await;
     let logins = metrics.sum("bindgate_credentials_exposed_total", &[("result", "login")]);
-    assert!((logins - 2.0).abs() < 0.1, "{logins}");
+    assert!((logins - 3.0).abs() < 0.1, "{logins}");
     assert!(metrics.sum("bindgate_logins_total", &[]).abs() < 0.1);
 }
 
