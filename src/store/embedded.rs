@@ -17,7 +17,9 @@ use crate::secret::Secret;
 use crate::store::file::{self, Obstacle};
 use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
-use crate::store::{FailureRow, OpenError, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{
+    FailureRow, OpenError, PAGE, REVOCATIONS_PAGE, Seen, SessionRecord, StoreError,
+};
 
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
 /// Whose a session is, so that those of one subject are found without a search.
@@ -163,15 +165,22 @@ impl Embedded {
         self.0.write(revoke).await
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub(super) fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
         self.reading(|transaction| {
-            let mut revocations = Vec::new();
-            for row in transaction.open_table(REVOCATIONS)?.iter()? {
-                let (session, until) = row?;
-                let session = SessionId::from_bytes(*session.value());
-                revocations.push((session, Timestamp::from_millis(until.value())));
-            }
-            Ok(revocations)
+            let after = after.map(|session| *session.as_bytes());
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let table = transaction.open_table(REVOCATIONS)?;
+            let rows = table.range::<&[u8; 16]>((from, Bound::Unbounded))?;
+            rows.take(REVOCATIONS_PAGE)
+                .map(|row| {
+                    let (session, until) = row?;
+                    let session = SessionId::from_bytes(*session.value());
+                    Ok((session, Timestamp::from_millis(until.value())))
+                })
+                .collect()
         })
     }
 

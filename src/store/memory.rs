@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
-use crate::store::{FailureRow, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{FailureRow, PAGE, REVOCATIONS_PAGE, Seen, SessionRecord, StoreError};
 
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
@@ -17,7 +17,7 @@ struct Rows {
     sessions: BTreeMap<SessionId, SessionRecord>,
     /// Whose a session is, so that those of one subject are found without a search.
     owners: BTreeMap<Subject, BTreeSet<SessionId>>,
-    revocations: HashMap<SessionId, Timestamp>,
+    revocations: BTreeMap<SessionId, Timestamp>,
     failures: HashMap<[u8; 32], Vec<Timestamp>>,
     starts: Option<u64>,
     hash_key: Option<Secret<[u8; 32]>>,
@@ -103,8 +103,14 @@ impl Memory {
         Ok(had_record)
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
-        Ok(self.rows().revocations.iter().map(|(session, until)| (*session, *until)).collect())
+    pub(super) fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.rows();
+        let page = rows.revocations.range((from, Bound::Unbounded)).take(REVOCATIONS_PAGE);
+        Ok(page.map(|(session, until)| (*session, *until)).collect())
     }
 
     pub(super) fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {

@@ -27,6 +27,8 @@ use memory::Memory;
 
 /// Records that one page holds.
 pub const PAGE: usize = 256;
+/// Revocations that one page holds.
+pub const REVOCATIONS_PAGE: usize = 65_536;
 
 /// The store did not answer, or answered with an error that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -223,16 +225,20 @@ impl Store {
         )
     }
 
-    /// Every revocation that is remembered, and until when.
+    /// The next revocations after a session, in the order of their ids, and until
+    /// when they are remembered: at most [`REVOCATIONS_PAGE`], none at the end.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
         self.counted(
             "revocations",
             match &self.kind {
-                Kind::Memory(memory) => memory.revocations(),
-                Kind::Embedded(embedded) => embedded.revocations(),
+                Kind::Memory(memory) => memory.revocations(after),
+                Kind::Embedded(embedded) => embedded.revocations(after),
             },
         )
     }

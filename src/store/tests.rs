@@ -130,13 +130,14 @@ async fn a_revocation_ends_a_session_once_and_is_remembered_until_its_time() {
         assert_eq!(store.revoke(session(1), at(100)).await, Ok(false));
         assert_eq!(store.revoke(session(2), at(50)).await, Ok(false), "also without a record");
         assert_eq!(store.read(session(1)).unwrap(), None);
-        let mut revoked = store.revocations().unwrap();
-        revoked.sort();
+        let revoked = store.revocations(None).unwrap();
         assert_eq!(revoked, [(session(1), at(100)), (session(2), at(50))]);
+        assert_eq!(store.revocations(Some(session(1))).unwrap(), revoked[1..]);
+        assert_eq!(store.revocations(Some(session(2))).unwrap(), []);
         store.sweep(at(50), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), [(session(1), at(100))]);
+        assert_eq!(store.revocations(None).unwrap(), [(session(1), at(100))]);
         store.sweep(at(100), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), []);
+        assert_eq!(store.revocations(None).unwrap(), []);
     })
     .await;
 }
@@ -148,7 +149,7 @@ async fn several_sessions_end_in_one_step() {
         store.create(record(2)).await.unwrap();
         let ended = vec![(session(1), at(100)), (session(3), at(50)), (session(2), at(100))];
         assert_eq!(store.revoke_all(ended).await.unwrap(), [session(1), session(2)]);
-        assert_eq!(store.revocations().unwrap().len(), 3);
+        assert_eq!(store.revocations(None).unwrap().len(), 3);
         assert_eq!(store.page(None).unwrap(), []);
     })
     .await;
