@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
-use crate::store::{FailureRow, PAGE, REVOCATIONS_PAGE, Seen, SessionRecord, StoreError};
+use crate::store::expiring::Entries;
+use crate::store::{
+    Expiring, FailureRow, Family, PAGE, Put, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord,
+    StoreError,
+};
 
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
@@ -20,7 +24,8 @@ struct Rows {
     revocations: BTreeMap<SessionId, Timestamp>,
     failures: HashMap<[u8; 32], Vec<Timestamp>>,
     starts: Option<u64>,
-    hash_key: Option<Secret<[u8; 32]>>,
+    secrets: HashMap<SecretName, Secret<[u8; 32]>>,
+    expiring: HashMap<Family, Entries>,
 }
 
 impl Rows {
@@ -124,6 +129,7 @@ impl Memory {
             rows.disown(record);
         }
         rows.revocations.retain(|_, until| *until > now);
+        rows.expiring.values_mut().for_each(|entries| entries.forget(now));
         Ok(u64::try_from(rows.sessions.len()).unwrap_or(u64::MAX))
     }
 
@@ -136,8 +142,44 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
-        Ok(self.rows().hash_key.get_or_insert(fresh).clone())
+    pub(super) fn secret(
+        &self,
+        name: SecretName,
+        fresh: Secret<[u8; 32]>,
+    ) -> Result<Secret<[u8; 32]>, StoreError> {
+        Ok(self.rows().secrets.entry(name).or_insert(fresh).clone())
+    }
+
+    pub(super) fn put(
+        &self,
+        entry: Expiring,
+        now: Timestamp,
+        at_most: Option<u64>,
+    ) -> Result<Put, StoreError> {
+        Ok(self.rows().expiring.entry(entry.family).or_default().put(entry, now, at_most))
+    }
+
+    pub(super) fn take(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut rows = self.rows();
+        Ok(rows.expiring.get_mut(&family).and_then(|entries| entries.take(key, now)))
+    }
+
+    pub(super) fn get(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows().expiring.get(&family).and_then(|entries| entries.get(key, now)))
+    }
+
+    pub(super) fn count(&self, family: Family, now: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.rows().expiring.get_mut(&family).map_or(0, |entries| entries.count(now)))
     }
 
     pub(super) fn save_failures(&self, failures: Vec<FailureRow>) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{FailureRow, Issued, Replaced, Seen, SessionRecord, Store};
+use super::{FailureRow, Issued, Replaced, SecretName, Seen, SessionRecord, Store};
 use crate::ambient::Timestamp;
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
@@ -232,10 +232,16 @@ async fn starts_key_and_failures_are_kept() {
         store.set_starts(7).await.unwrap();
         assert_eq!(store.starts(), Ok(Some(7)));
 
-        let key = store.hash_key(Secret::new([1; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([1; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32]);
-        let key = store.hash_key(Secret::new([2; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([2; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32], "the first one stays");
+        for (fresh, name) in
+            [(3, SecretName::PasswordChange), (4, SecretName::Device), (5, SecretName::AccessCode)]
+        {
+            let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
+            assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
+        }
 
         let row = |key, times: &[i64]| FailureRow {
             key: [key; 32],
@@ -248,3 +254,5 @@ async fn starts_key_and_failures_are_kept() {
     })
     .await;
 }
+
+mod expiring;
