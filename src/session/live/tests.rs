@@ -91,7 +91,9 @@ fn nobody_holds_a_live_session_after_its_revocation_returned() {
         registry.revoke(session(round), now.plus(Duration::from_hours(1)));
         barrier.wait();
     }
-    takers.into_iter().for_each(|taker| taker.join().unwrap());
+    for taker in takers {
+        taker.join().unwrap();
+    }
     assert!(holders.into_iter().all(|(_, live)| live.is_ended()));
     assert_eq!(registry.in_use.len(), 0);
 }

@@ -137,6 +137,8 @@ fn whoever_reads_while_others_write_misses_nothing_that_was_written() {
             looked += count;
         }
     }
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
     assert_eq!(revoked.len(), 2 * EACH);
 }
