@@ -86,8 +86,6 @@ impl Sessions {
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
         let live = Registry::default();
         read_revocations(&store, &live)?;
-        let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
-        metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
         Ok(Arc::new(Self {
             clock,
             entropy,

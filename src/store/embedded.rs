@@ -2,6 +2,7 @@
 //! they are asked, from the last committed state; writes go through one thread.
 
 mod expiring;
+mod sweep;
 
 use std::ops::Bound;
 use std::path::Path;
@@ -9,15 +10,14 @@ use std::sync::TryLockError;
 use std::time::Duration;
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    WriteTransaction,
 };
 
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
 use crate::store::file::{self, Obstacle};
-use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
 use crate::store::{
     FailureRow, OpenError, PAGE, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
@@ -183,30 +183,6 @@ impl Embedded {
                 })
                 .collect()
         })
-    }
-
-    pub(super) async fn sweep(
-        &self,
-        now: Timestamp,
-        idle_before: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let sweep = move |transaction: &WriteTransaction| {
-            let mut revocations = transaction.open_table(REVOCATIONS)?;
-            revocations.retain(|_, until| until > now.millis())?;
-            expiring::sweep(transaction, now)?;
-            let mut sessions = transaction.open_table(SESSIONS)?;
-            let mut owners = transaction.open_table(OWNERS)?;
-            let over = sessions.extract_if(|_, bytes| bytes_are_over(bytes, now, idle_before))?;
-            for row in over {
-                let (session, bytes) = row?;
-                let id = SessionId::from_bytes(*session.value());
-                if let Some(record) = SessionRecord::from_bytes(id, bytes.value()) {
-                    owners.remove((record.subject.as_str(), session.value()))?;
-                }
-            }
-            Ok(sessions.len()?)
-        };
-        self.0.write(sweep).await
     }
 
     pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {

@@ -1,4 +1,5 @@
-//! The store that dies with the process. Its lock is held for a few look-ups.
+//! The store that dies with the process. Its lock is held for a few look-ups, or for
+//! a slice of a sweep.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -8,6 +9,7 @@ use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
 use crate::store::expiring::Entries;
+use crate::store::slice::slices;
 use crate::store::{
     Expiring, FailureRow, Family, PAGE, Put, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord,
     StoreError,
@@ -119,18 +121,27 @@ impl Memory {
     }
 
     pub(super) fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {
-        let mut rows = self.rows();
-        let over: Vec<SessionRecord> = rows
-            .sessions
-            .extract_if(.., |_, record| record.is_over(now, idle_before))
-            .map(|(_, record)| record)
-            .collect();
-        for record in &over {
-            rows.disown(record);
+        let counts = || {
+            let rows = self.rows();
+            let counts = (rows.sessions.len(), rows.revocations.len());
+            drop(rows);
+            counts
+        };
+        let (sessions, revocations) = counts();
+        for slice in slices(u64::try_from(sessions + revocations).unwrap_or(u64::MAX)) {
+            let mut rows = self.rows();
+            let over: Vec<SessionRecord> = rows
+                .sessions
+                .extract_if(slice.clone(), |_, record| record.is_over(now, idle_before))
+                .map(|(_, record)| record)
+                .collect();
+            for record in &over {
+                rows.disown(record);
+            }
+            rows.revocations.extract_if(slice, |_, until| *until <= now).for_each(drop);
         }
-        rows.revocations.retain(|_, until| *until > now);
-        rows.expiring.values_mut().for_each(|entries| entries.forget(now));
-        Ok(u64::try_from(rows.sessions.len()).unwrap_or(u64::MAX))
+        self.rows().expiring.values_mut().for_each(|entries| entries.forget(now));
+        Ok(u64::try_from(counts().0).unwrap_or(u64::MAX))
     }
 
     pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {

@@ -7,6 +7,7 @@ mod expiring;
 mod file;
 mod memory;
 mod record;
+mod slice;
 mod writer;
 
 use std::path::PathBuf;

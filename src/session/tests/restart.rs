@@ -41,6 +41,7 @@ async fn sessions_and_their_ends_survive_a_restart() {
     drop(fixture);
     disk.time.advance(20 * MINUTE);
     let fixture = disk.start().await;
+    fixture.sessions.sweep().await;
     assert_eq!(fixture.metrics.sessions_active().get(), 1);
     let pair = fixture.check(&kept, kept.token.expose());
     assert_eq!(fixture.cookie(&pair), "renew first");
