@@ -36,7 +36,7 @@ pub(super) fn run(args: &Doctor) -> ExitCode {
         Err(error) => return fail(&error),
     };
     let mut ward = Ward { failed: 0, suspected: 0 };
-    ward.tell(Step {
+    ward.tell(&Step {
         place: args.config.display().to_string(),
         tried: "check",
         took: Duration::ZERO,
@@ -58,17 +58,14 @@ struct Ward {
 impl Ward {
     async fn examine(&mut self, config: &Config, args: &Doctor, metrics: &Metrics) {
         let now = Clock::system().now();
-        let role = match &config.directory {
-            Some(directory) => {
-                let user = args.user.as_deref();
-                let mut tell = |step| self.tell(step);
-                directory::examine(directory, user, (metrics, now), &mut tell).await
-            }
-            None => {
-                let text = "left out: nobody can log in".to_owned();
-                self.at_once("directory", "read", Finding::Suspect(text));
-                None
-            }
+        let role = if let Some(directory) = &config.directory {
+            let user = args.user.as_deref();
+            let mut tell = |step| self.tell(&step);
+            directory::examine(directory, user, (metrics, now), &mut tell).await
+        } else {
+            let text = "left out: nobody can log in".to_owned();
+            self.at_once("directory", "read", Finding::Suspect(text));
+            None
         };
         if let Some(request) = &args.request {
             self.policy(config, request, (args.user.is_some(), role.as_ref()));
@@ -84,7 +81,7 @@ impl Ward {
                     )),
                 };
                 let place = format!("{} {}:{}", upstream.name, server.host, server.port);
-                self.tell(Step { place, tried: "connect", took: began.elapsed(), finding });
+                self.tell(&Step { place, tried: "connect", took: began.elapsed(), finding });
             }
         }
     }
@@ -141,7 +138,7 @@ impl Ward {
             }
             Some((_, Err(error))) => ("gateway", Finding::Failed(error.to_string())),
         };
-        self.tell(Step { place: place.to_owned(), tried: "ask", took: began.elapsed(), finding });
+        self.tell(&Step { place: place.to_owned(), tried: "ask", took: began.elapsed(), finding });
         self.store(config);
     }
 
@@ -154,10 +151,10 @@ impl Ward {
     }
 
     fn at_once(&mut self, place: &str, tried: &'static str, finding: Finding) {
-        self.tell(Step { place: place.to_owned(), tried, took: Duration::ZERO, finding });
+        self.tell(&Step { place: place.to_owned(), tried, took: Duration::ZERO, finding });
     }
 
-    fn tell(&mut self, step: Step) {
+    fn tell(&mut self, step: &Step) {
         let (word, text) = match &step.finding {
             Finding::Fine(text) => ("ok", text),
             Finding::Suspect(text) => {

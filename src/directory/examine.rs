@@ -96,7 +96,7 @@ pub async fn examine(
     let mut examination = Examination { report, began, timeout, now };
     let mut first = None;
     for server in &config.servers {
-        let connection = reach(&mut examination, config, server).await;
+        let connection = Box::pin(reach(&mut examination, config, server)).await;
         first = first.or(connection);
     }
     let connection = first?;

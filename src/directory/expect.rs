@@ -5,7 +5,7 @@
 use ldap3::Scope;
 
 use crate::config;
-use crate::directory::connection::{Connection, Search};
+use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::dn::Dn;
 use crate::directory::examine::{Examination, base_search, object_class};
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
@@ -94,7 +94,7 @@ async fn users(
     };
     let found = connection.search(&search).await.or_else(|error| match error {
         // Told of its own step already.
-        DirectoryError::Refused { code: CODE_NO_SUCH_OBJECT, .. } => Ok(Default::default()),
+        DirectoryError::Refused { code: CODE_NO_SUCH_OBJECT, .. } => Ok(Found::default()),
         error => Err(error),
     })?;
     if found.more || !found.entries.is_empty() {
