@@ -7,11 +7,12 @@ use crate::directory::entry::Entry;
 /// When the password was set, in the words of each kind of server: Active Directory,
 /// OpenLDAP's ppolicy, 389-ds with `passwordTrackUpdateTime`.
 const PASSWORD: [&str; 3] = ["pwdLastSet", "pwdChangedTime", "pwdUpdateTime"];
-/// Which entry it is, however it is named: Active Directory, RFC 4530, 389-ds.
-const ENTRY: [&str; 3] = ["objectGUID", "entryUUID", "nsUniqueId"];
+/// Which entry it is, however it is named: Active Directory, 389-ds (which may get an
+/// entryUUID later), RFC 4530.
+const ENTRY: [&str; 3] = ["objectGUID", "nsUniqueId", "entryUUID"];
 /// What is read for a stamp.
 pub(super) const ATTRIBUTES: [&str; 6] =
-    ["pwdLastSet", "pwdChangedTime", "pwdUpdateTime", "objectGUID", "entryUUID", "nsUniqueId"];
+    ["pwdLastSet", "pwdChangedTime", "pwdUpdateTime", "objectGUID", "nsUniqueId", "entryUUID"];
 
 /// What an entry says of itself; either may be kept from us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
