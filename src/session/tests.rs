@@ -363,7 +363,7 @@ async fn upkeep_forgets_what_is_over_and_unused_and_nothing_else() {
     drop(fixture.check(&unused, unused.token.expose()));
     fixture.sessions.end(revoked.session, Reason::Logout).await.unwrap();
     assert_eq!(fixture.sessions.live.len(), 3);
-    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now());
+    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now(), 1);
     sweep();
     assert_eq!(fixture.sessions.live.len(), 2, "used and revoked");
     fixture.time.advance(12 * 60 * MINUTE);

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{FailureRow, Issued, Replaced, Seen, SessionRecord, Store};
+use super::{FailureRow, Issued, Replaced, SecretName, Seen, SessionRecord, Store};
 use crate::ambient::Timestamp;
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
@@ -131,13 +131,14 @@ async fn a_revocation_ends_a_session_once_and_is_remembered_until_its_time() {
         assert_eq!(store.revoke(session(1), at(100)).await, Ok(false));
         assert_eq!(store.revoke(session(2), at(50)).await, Ok(false), "also without a record");
         assert_eq!(store.read(session(1)).unwrap(), None);
-        let mut revoked = store.revocations().unwrap();
-        revoked.sort();
+        let revoked = store.revocations(None).unwrap();
         assert_eq!(revoked, [(session(1), at(100)), (session(2), at(50))]);
+        assert_eq!(store.revocations(Some(session(1))).unwrap(), revoked[1..]);
+        assert_eq!(store.revocations(Some(session(2))).unwrap(), []);
         store.sweep(at(50), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), [(session(1), at(100))]);
+        assert_eq!(store.revocations(None).unwrap(), [(session(1), at(100))]);
         store.sweep(at(100), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), []);
+        assert_eq!(store.revocations(None).unwrap(), []);
     })
     .await;
 }
@@ -149,7 +150,7 @@ async fn several_sessions_end_in_one_step() {
         store.create(record(2)).await.unwrap();
         let ended = vec![(session(1), at(100)), (session(3), at(50)), (session(2), at(100))];
         assert_eq!(store.revoke_all(ended).await.unwrap(), [session(1), session(2)]);
-        assert_eq!(store.revocations().unwrap().len(), 3);
+        assert_eq!(store.revocations(None).unwrap().len(), 3);
         assert_eq!(store.page(None).unwrap(), []);
     })
     .await;
@@ -232,10 +233,16 @@ async fn starts_key_and_failures_are_kept() {
         store.set_starts(7).await.unwrap();
         assert_eq!(store.starts(), Ok(Some(7)));
 
-        let key = store.hash_key(Secret::new([1; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([1; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32]);
-        let key = store.hash_key(Secret::new([2; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([2; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32], "the first one stays");
+        for (fresh, name) in
+            [(3, SecretName::PasswordChange), (4, SecretName::Device), (5, SecretName::AccessCode)]
+        {
+            let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
+            assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
+        }
 
         let row = |key, times: &[i64]| FailureRow {
             key: [key; 32],
@@ -248,3 +255,5 @@ async fn starts_key_and_failures_are_kept() {
     })
     .await;
 }
+
+mod expiring;

@@ -20,7 +20,7 @@ use crate::ambient::{Clock, Entropy, EntropyFailed, Timestamp};
 use crate::config;
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{FailureRow, Store, StoreError};
+use crate::store::{FailureRow, SecretName, Store, StoreError};
 
 use table::{Failure, Key, Table};
 
@@ -97,7 +97,7 @@ impl LoginThrottle {
         entropy: &Entropy,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let hash_key = store.hash_key(Secret::new(entropy.bytes()?)).await?;
+        let hash_key = store.secret(SecretName::Names, Secret::new(entropy.bytes()?)).await?;
         let mut tables = Tables {
             accounts: Table::new(config.per_user, config.entries),
             addresses: Table::new(config.per_address, config.entries),
