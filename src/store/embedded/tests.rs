@@ -195,7 +195,7 @@ async fn a_large_store_is_swept_whole_and_others_write_meanwhile() {
     let revoked = |number: u32| {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
-        (SessionId::from_bytes(id), if number % 2 == 0 { NOW } else { LATER })
+        (SessionId::from_bytes(id), if number.is_multiple_of(2) { NOW } else { LATER })
     };
     store.revoke_all((0..50_000).map(revoked).collect()).await.unwrap();
     for number in 0..4 {
