@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
-use crate::store::{FailureRow, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{PAGE, Seen, SessionRecord, StoreError};
 
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
@@ -18,7 +18,6 @@ struct Rows {
     /// Whose a session is, so that those of one subject are found without a search.
     owners: BTreeMap<Subject, BTreeSet<SessionId>>,
     revocations: HashMap<SessionId, Timestamp>,
-    failures: HashMap<[u8; 32], Vec<Timestamp>>,
     starts: Option<u64>,
     hash_key: Option<Secret<[u8; 32]>>,
 }
@@ -132,24 +131,5 @@ impl Memory {
 
     pub(super) fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
         Ok(self.rows().hash_key.get_or_insert(fresh).clone())
-    }
-
-    pub(super) fn save_failures(&self, failures: Vec<FailureRow>) -> Result<(), StoreError> {
-        let mut rows = self.rows();
-        for FailureRow { key, at } in failures {
-            if at.is_empty() {
-                rows.failures.remove(&key);
-            } else {
-                rows.failures.insert(key, at);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
-        let rows = self.rows();
-        let row =
-            |(key, at): (&[u8; 32], &Vec<Timestamp>)| FailureRow { key: *key, at: at.clone() };
-        Ok(rows.failures.iter().map(row).collect())
     }
 }
