@@ -29,6 +29,7 @@ use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::{KeysMade, Sessions};
+use crate::store::SecretName;
 use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{self, AssertionIssuer, AssertionKeys};
 
@@ -386,7 +387,8 @@ async fn open_audit(
     let checkpoint =
         CheckpointKey::from_seed(&key.kid, &key.seed).map_err(failed("the audit key"))?;
     let fresh = Secret::new(entropy.bytes().map_err(failed("entropy"))?);
-    let hash_key = sessions.store().hash_key(fresh).await.map_err(failed("store"))?;
+    let hash_key =
+        sessions.store().secret(SecretName::Names, fresh).await.map_err(failed("store"))?;
     // One key a purpose: the store's is for throttle entries, this is derived from it.
     let derived = hmac::sign(
         &hmac::Key::new(hmac::HMAC_SHA256, hash_key.expose()),

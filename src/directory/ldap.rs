@@ -19,6 +19,7 @@ use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
 use crate::directory::meter::Meter;
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
+use crate::directory::stamp::{self, Stamp};
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials};
 use crate::metrics::{IntGauge, Metrics};
@@ -178,7 +179,8 @@ impl LdapDirectory {
             Some(it) => it.named(name, &*it.domain(&self.pool).await?)?,
         };
         let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
-        let mut attributes: Vec<_> = wanted.map(Attribute::as_str).collect();
+        let mut attributes: Vec<_> =
+            wanted.map(Attribute::as_str).chain(stamp::ATTRIBUTES).collect();
         if self.active_directory.is_some() {
             attributes.extend(account::ATTRIBUTES);
         }
@@ -214,10 +216,14 @@ impl LdapDirectory {
             self.roles.first(&groups)
         };
         match role {
-            Some(role) => {
-                let attributes = self.attributes_of(entry, &account);
-                Ok(Person { subject, role: role.clone(), account, attributes, notice: None })
-            }
+            Some(role) => Ok(Person {
+                subject,
+                role: role.clone(),
+                attributes: self.attributes_of(entry, &account),
+                account,
+                stamp: Some(Stamp::read(entry).text()),
+                notice: None,
+            }),
             None => Err(VerifyError::NoRole { account, subject }),
         }
     }

@@ -20,6 +20,7 @@ mod ldap;
 mod meter;
 mod outcome;
 mod pool;
+mod stamp;
 
 use crate::config;
 use crate::directory::ldap::LdapDirectory;
@@ -50,6 +51,9 @@ pub struct Person {
     pub notice: Option<Notice>,
     /// What `directory.attributes` asks for, as far as the entry has it.
     pub attributes: Attributes,
+    /// What tells this account and its password from later ones; compared as text, never
+    /// understood elsewhere. `None` where the directory says nothing of the kind.
+    pub stamp: Option<String>,
 }
 
 impl Directory {

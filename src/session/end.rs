@@ -64,12 +64,15 @@ impl Sessions {
     /// Ends a session in memory and leaves word for the store. Says until when the
     /// revocation must be remembered.
     pub(super) fn revoke_here(&self, session: SessionId, reason: Reason) -> Timestamp {
-        let known = self.live.end_of(session).or_else(|| {
-            // Not in use; the record tells.
-            self.store.read(session).ok().flatten().map(|record| record.end)
+        let until = self.live.revoked_until(session).unwrap_or_else(|| {
+            let known = self.live.end_of(session).or_else(|| {
+                // Not in use; the record tells.
+                self.store.read(session).ok().flatten().map(|record| record.end)
+            });
+            let longest = || self.clock.now().plus(self.lifetimes.load().session);
+            revoked_until(known.unwrap_or_else(longest))
         });
-        let end = known.unwrap_or_else(|| self.clock.now().plus(self.lifetimes.load().session));
-        self.revoke_here_until(session, revoked_until(end), reason)
+        self.revoke_here_until(session, until, reason)
     }
 
     fn revoke_here_until(&self, session: SessionId, until: Timestamp, reason: Reason) -> Timestamp {

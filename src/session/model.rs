@@ -233,7 +233,7 @@ async fn history(steps: &[Step], embedded: bool) {
                 drop(sessions);
                 sessions = start(&kind, &token, &clock, &metrics).await;
             }
-            Step::Restart => sessions.live.sweep(clock.now()),
+            Step::Restart => sessions.live.sweep(clock.now(), 1),
             other => user.step(&sessions, other, now).await,
         }
     }

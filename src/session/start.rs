@@ -84,7 +84,8 @@ impl Sessions {
         let (keys, keys_made) =
             keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
-        let live = Registry::new(store.revocations()?);
+        let live = Registry::default();
+        read_revocations(&store, &live)?;
         let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
         metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
         Ok(Arc::new(Self {
@@ -129,6 +130,17 @@ impl Sessions {
             self.keys.store(Arc::new(new));
         }
         Ok(())
+    }
+}
+
+/// Page by page, so that memory holds no more than it keeps.
+fn read_revocations(store: &Store, live: &Registry) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let page = store.revocations(after)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        live.revoke_all(&page);
     }
 }
 

@@ -72,7 +72,9 @@ pub(super) async fn login(sessions: &Sessions) -> Opened {
     let mut attributes = Attributes::default();
     attributes.add("mail", vec!["zoë@example.org".to_owned()]).unwrap();
     let (subject, role) = (Subject::new("zoë"), Role::new("admin"));
-    let person = super::Person { subject, role, account: "uid=zoë".to_owned(), attributes };
+    let account = "uid=zoë".to_owned();
+    let stamp = Some("1/a".to_owned());
+    let person = super::Person { subject, role, account, attributes, stamp };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
 }
@@ -361,7 +363,7 @@ async fn upkeep_forgets_what_is_over_and_unused_and_nothing_else() {
     drop(fixture.check(&unused, unused.token.expose()));
     fixture.sessions.end(revoked.session, Reason::Logout).await.unwrap();
     assert_eq!(fixture.sessions.live.len(), 3);
-    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now());
+    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now(), 1);
     sweep();
     assert_eq!(fixture.sessions.live.len(), 2, "used and revoked");
     fixture.time.advance(12 * 60 * MINUTE);
@@ -418,6 +420,7 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         role: Role::new("admin"),
         account: "uid=zoë".to_owned(),
         attributes,
+        stamp: None,
     };
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     let opened = sessions.open(person, origin).await.unwrap();

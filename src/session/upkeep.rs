@@ -12,6 +12,9 @@ use crate::session::Sessions;
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the store is swept.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// In how many of these intervals memory is rid of revocations that are over; till
+/// then they harm nobody, as no token of theirs is valid any more.
+const REVOCATION_TURNS: usize = 60;
 /// Sessions in one write, so that logins need not wait long.
 const NOTE_CHUNK: usize = 256;
 /// How far the store's idea of the last activity may lag behind.
@@ -30,7 +33,7 @@ impl Sessions {
                 self.sweep().await;
                 swept = Some(Instant::now());
             }
-            self.live.sweep(self.clock.now());
+            self.live.sweep(self.clock.now(), REVOCATION_TURNS);
         }
     }
 

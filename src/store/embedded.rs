@@ -1,6 +1,8 @@
 //! The store in a file of our own: rows in redb tables. Reads are answered where
 //! they are asked, from the last committed state; writes go through one thread.
 
+mod expiring;
+
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::TryLockError;
@@ -18,7 +20,9 @@ use crate::store::attempts::WindowRow;
 use crate::store::file::{self, Obstacle};
 use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
-use crate::store::{OpenError, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{
+    OpenError, PAGE, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
+};
 
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
 /// Whose a session is, so that those of one subject are found without a search.
@@ -36,7 +40,6 @@ const FORMAT: u64 = 2;
 const WITHOUT_OWNERS: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const STARTS_ROW: &str = "starts";
-const HASH_KEY_ROW: &str = "hash_key";
 
 pub(super) struct Embedded(Writer);
 
@@ -165,15 +168,22 @@ impl Embedded {
         self.0.write(revoke).await
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub(super) fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
         self.reading(|transaction| {
-            let mut revocations = Vec::new();
-            for row in transaction.open_table(REVOCATIONS)?.iter()? {
-                let (session, until) = row?;
-                let session = SessionId::from_bytes(*session.value());
-                revocations.push((session, Timestamp::from_millis(until.value())));
-            }
-            Ok(revocations)
+            let after = after.map(|session| *session.as_bytes());
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let table = transaction.open_table(REVOCATIONS)?;
+            let rows = table.range::<&[u8; 16]>((from, Bound::Unbounded))?;
+            rows.take(REVOCATIONS_PAGE)
+                .map(|row| {
+                    let (session, until) = row?;
+                    let session = SessionId::from_bytes(*session.value());
+                    Ok((session, Timestamp::from_millis(until.value())))
+                })
+                .collect()
         })
     }
 
@@ -185,6 +195,7 @@ impl Embedded {
         let sweep = move |transaction: &WriteTransaction| {
             let mut revocations = transaction.open_table(REVOCATIONS)?;
             revocations.retain(|_, until| until > now.millis())?;
+            expiring::sweep(transaction, now)?;
             let mut sessions = transaction.open_table(SESSIONS)?;
             let mut owners = transaction.open_table(OWNERS)?;
             let over = sessions.extract_if(|_, bytes| bytes_are_over(bytes, now, idle_before))?;
@@ -215,16 +226,17 @@ impl Embedded {
         self.0.write(set).await
     }
 
-    pub(super) async fn hash_key(
+    pub(super) async fn secret(
         &self,
+        name: SecretName,
         fresh: Secret<[u8; 32]>,
     ) -> Result<Secret<[u8; 32]>, StoreError> {
         let get_or_insert = move |transaction: &WriteTransaction| {
             let mut secrets = transaction.open_table(SECRETS)?;
-            if let Some(key) = secrets.get(HASH_KEY_ROW)? {
+            if let Some(key) = secrets.get(name.row())? {
                 return Ok(Secret::new(*key.value()));
             }
-            secrets.insert(HASH_KEY_ROW, fresh.expose())?;
+            secrets.insert(name.row(), fresh.expose())?;
             Ok(fresh)
         };
         self.0.write(get_or_insert).await
@@ -339,6 +351,7 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
         transaction.open_table(WINDOWS)?;
         transaction.open_table(SECRETS)?;
         transaction.open_table(OWNERS)?;
+        expiring::initialise(&transaction)?;
         let format = {
             let mut numbers = transaction.open_table(NUMBERS)?;
             let format = numbers.get(FORMAT_ROW)?.map(|format| format.value());

@@ -4,6 +4,7 @@
 
 mod attempts;
 mod embedded;
+mod expiring;
 mod file;
 mod memory;
 mod record;
@@ -20,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::secret::Secret;
 
 pub use attempts::{AttemptId, Counting, Taken, Window, WindowFamily};
+pub use expiring::{Expiring, Family, Put};
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
 
 #[cfg(test)]
@@ -31,6 +33,8 @@ use memory::Memory;
 
 /// Records that one page holds.
 pub const PAGE: usize = 256;
+/// Revocations that one page holds.
+pub const REVOCATIONS_PAGE: usize = 65_536;
 
 /// The store did not answer, or answered with an error that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +66,31 @@ pub enum OpenError {
 /// Windows in one write.
 const WINDOWS_CHUNK: usize = 256;
 
+/// What a secret of the store's own is for; none serves two purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretName {
+    /// Names and addresses are hashed with it, in counters and in the audit log.
+    Names,
+    /// Tickets for a change of password are sealed with it.
+    PasswordChange,
+    /// Device cookies are bound with it.
+    Device,
+    /// Access codes are hashed with it.
+    AccessCode,
+}
+
+impl SecretName {
+    /// The row that it stands in.
+    const fn row(self) -> &'static str {
+        match self {
+            Self::Names => "hash_key",
+            Self::PasswordChange => "password_change",
+            Self::Device => "device",
+            Self::AccessCode => "access_code",
+        }
+    }
+}
+
 /// The store of this process.
 pub struct Store {
     kind: Kind,
@@ -71,7 +100,7 @@ pub struct Store {
 }
 
 enum Kind {
-    Memory(Memory),
+    Memory(Box<Memory>),
     Embedded(Embedded),
 }
 
@@ -88,7 +117,7 @@ impl Store {
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let kind = match config {
-            config::Store::Memory => Kind::Memory(Memory::default()),
+            config::Store::Memory => Kind::Memory(Box::default()),
             config::Store::Embedded { path } => {
                 Kind::Embedded(Embedded::open(path, lock_wait, now).await?)
             }
@@ -224,22 +253,26 @@ impl Store {
         )
     }
 
-    /// Every revocation that is remembered, and until when.
+    /// The next revocations after a session, in the order of their ids, and until
+    /// when they are remembered: at most [`REVOCATIONS_PAGE`], none at the end.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
         self.counted(
             "revocations",
             match &self.kind {
-                Kind::Memory(memory) => memory.revocations(),
-                Kind::Embedded(embedded) => embedded.revocations(),
+                Kind::Memory(memory) => memory.revocations(after),
+                Kind::Embedded(embedded) => embedded.revocations(after),
             },
         )
     }
 
     /// Forgets sessions that ended or were last active before `idle_before`, and
-    /// revocations that are over. Says how many sessions are left.
+    /// revocations and entries that are over. Says how many sessions are left.
     ///
     /// # Errors
     /// When the store cannot answer.
@@ -281,17 +314,21 @@ impl Store {
         )
     }
 
-    /// The key under which names and addresses are hashed; `fresh` becomes it when
-    /// there is none yet.
+    /// A key of the store's own, kept under a name; `fresh` becomes it when there is
+    /// none yet.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
+    pub async fn secret(
+        &self,
+        name: SecretName,
+        fresh: Secret<[u8; 32]>,
+    ) -> Result<Secret<[u8; 32]>, StoreError> {
         self.counted(
-            "hash_key",
+            "secret",
             match &self.kind {
-                Kind::Memory(memory) => memory.hash_key(fresh),
-                Kind::Embedded(embedded) => embedded.hash_key(fresh).await,
+                Kind::Memory(memory) => memory.secret(name, fresh),
+                Kind::Embedded(embedded) => embedded.secret(name, fresh).await,
             },
         )
     }

@@ -60,8 +60,8 @@ impl Table {
             return None;
         }
         let count = usize::try_from(window.count).unwrap_or(usize::MAX);
-        // Without any room there is nothing whose leaving would make some.
-        let Some(too_many) = attempts.len().checked_sub(count) else { return None };
+        let too_many = attempts.len().checked_sub(count)?;
+        // The one whose leaving makes room for one more.
         let leaves = match window.counting {
             Counting::Renewed => attempts.back(),
             Counting::Sliding | Counting::Distinct(_) => attempts.get(too_many),

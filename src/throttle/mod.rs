@@ -19,7 +19,9 @@ use crate::ambient::{Clock, Entropy, EntropyFailed, Timestamp};
 use crate::config::{self, Rate};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{AttemptId, Counting, Store, StoreError, Taken, Window, WindowFamily};
+use crate::store::{
+    AttemptId, Counting, SecretName, Store, StoreError, Taken, Window, WindowFamily,
+};
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -99,7 +101,7 @@ impl LoginThrottle {
         entropy: &Entropy,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let hash_key = store.hash_key(Secret::new(entropy.bytes()?)).await?;
+        let hash_key = store.secret(SecretName::Names, Secret::new(entropy.bytes()?)).await?;
         store.open_windows(config.entries, clock.now())?;
         Ok(Self(Arc::new(Inner {
             clock,

@@ -154,7 +154,7 @@ async fn what_a_page_asks_for_by_itself_does_not_keep_a_session_alive() {
         // What is not in use is forgotten, and must not look active when it comes back.
         drop(pair);
         fixture.sessions.flush().await;
-        fixture.sessions.live.sweep(fixture.sessions.clock.now());
+        fixture.sessions.live.sweep(fixture.sessions.clock.now(), 1);
         fixture.time.advance(MINUTE);
         lasted += MINUTE;
     }

@@ -39,7 +39,7 @@ async fn what_was_answered_is_there_after_a_restart() {
     let store = open(&path).await;
     assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
     assert_eq!(store.read(session(2)).unwrap(), None);
-    assert_eq!(store.revocations().unwrap(), [(session(2), LATER)]);
+    assert_eq!(store.revocations(None).unwrap(), [(session(2), LATER)]);
     assert_eq!(store.starts(), Ok(Some(3)));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -55,7 +55,7 @@ async fn what_was_answered_is_there_after_a_kill() {
     let image = folder.path().join("image.redb");
     fs::copy(&path, &image).unwrap();
     let after = open(&image).await;
-    assert_eq!(after.revocations().unwrap(), [(session(1), LATER)]);
+    assert_eq!(after.revocations(None).unwrap(), [(session(1), LATER)]);
     assert_eq!(after.read(session(1)).unwrap(), None);
 }
 
