@@ -173,7 +173,7 @@ impl LdapDirectory {
 
     /// The one entry with the login name. A name without entry is rejected without a
     /// bind: an invented DN might exist.
-    async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
+    pub(super) async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
         let comparison = match &self.active_directory {
             None => Filter::Equal(self.user_attribute.clone(), name.to_owned()),
             Some(it) => it.named(name, &*it.domain(&self.pool).await?)?,
@@ -203,7 +203,11 @@ impl LdapDirectory {
     }
 
     /// Who an entry is whose password was right.
-    async fn person(&self, entry: &Entry, account: String) -> Result<Person, VerifyError> {
+    pub(super) async fn person(
+        &self,
+        entry: &Entry,
+        account: String,
+    ) -> Result<Person, VerifyError> {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");

@@ -8,11 +8,14 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
 mod entry;
 mod error;
+mod examine;
+mod expect;
 mod filter;
 mod group;
 mod guard;
@@ -28,6 +31,7 @@ use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
 pub use error::{DirectoryError, VerifyError};
+pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 
