@@ -127,7 +127,7 @@ impl App {
         };
         let listeners = Listeners::bind(&snapshot.config.server)?;
         let telemetry_address = telemetry.address();
-        let control_socket = control_socket(&snapshot.config, &services, control.handle())?;
+        let control_socket = control_socket(&services, &readiness, control.handle())?;
         control.spawn(telemetry.serve());
         // Before the first request is forwarded, until the last was answered.
         let jwks = control.block_on(serve_jwks(&services))?;
@@ -317,15 +317,16 @@ impl Drop for App {
 
 /// Listens to operators, if they have a socket; the task ends it when it is aborted.
 fn control_socket(
-    config: &Config,
     services: &Arc<Services>,
+    readiness: &Readiness,
     control: &Handle,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
-    let Some(path) = &config.telemetry.control_socket else { return Ok(None) };
+    let snapshot = services.snapshot.load();
+    let Some(path) = &snapshot.config.telemetry.control_socket else { return Ok(None) };
     let _runtime = control.enter();
     let socket = Control::bind(path).map_err(failed("telemetry.control_socket"))?;
     let (commands, asked) = mpsc::channel(1);
-    control.spawn(operator::obey(Arc::clone(services), asked));
+    control.spawn(operator::obey(Arc::clone(services), readiness.clone(), asked));
     Ok(Some(control.spawn(socket.serve(commands))))
 }
 

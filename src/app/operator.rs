@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admin::control::{Answer, Asked, Command, KeyLine, Purpose, SessionLine, Which};
+use crate::admin::telemetry::Readiness;
 use crate::ambient::Timestamp;
 use crate::app::keys;
 use crate::audit::{Event, Record};
@@ -38,11 +39,15 @@ enum Trouble {
 }
 
 /// Carries commands out, each to its end, until nobody can give any.
-pub(super) async fn obey(services: Arc<Services>, mut commands: mpsc::Receiver<Asked>) {
+pub(super) async fn obey(
+    services: Arc<Services>,
+    readiness: Readiness,
+    mut commands: mpsc::Receiver<Asked>,
+) {
     while let Some(Asked { command, answers }) = commands.recv().await {
-        let services = Arc::clone(&services);
+        let (services, readiness) = (Arc::clone(&services), readiness.clone());
         tokio::spawn(async move {
-            let last = match carry_out(&services, command, &answers).await {
+            let last = match carry_out((&services, &readiness), command, &answers).await {
                 Ok(count) => Answer::Done(count),
                 Err(trouble) => Answer::Failed(trouble.to_string()),
             };
@@ -54,11 +59,18 @@ pub(super) async fn obey(services: Arc<Services>, mut commands: mpsc::Receiver<A
 
 /// Says how many sessions or keys it concerned.
 async fn carry_out(
-    services: &Arc<Services>,
+    (services, readiness): (&Arc<Services>, &Readiness),
     command: Command,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<u64, Trouble> {
     match command {
+        Command::Readiness {} => {
+            let reasons = readiness.reasons();
+            for reason in &reasons {
+                let _ = answers.send(Answer::Reason((*reason).to_owned())).await;
+            }
+            Ok(u64::try_from(reasons.len()).unwrap_or(u64::MAX))
+        }
         Command::SessionsList { which } => list(services, &which, answers).await,
         Command::SessionsRevoke { which } => revoke(services, &which, Reason::Operator).await,
         Command::KeysList { purpose: Purpose::Session } => {

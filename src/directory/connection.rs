@@ -33,10 +33,10 @@ const CODE_NO_SUCH_OBJECT: u32 = 32;
 
 /// Where a server is and how to talk to it.
 pub(super) struct Endpoint {
-    server: LdapServer,
+    pub(super) server: LdapServer,
     /// Whether searches are kept to the server's own domain.
     within_domain: bool,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Endpoint {
@@ -133,7 +133,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    async fn over<S>(server: S, name: String) -> Result<Self, DirectoryError>
+    /// Speaks LDAP over a stream to a server that is secured as it should be.
+    pub(super) async fn over<S>(server: S, name: String) -> Result<Self, DirectoryError>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {

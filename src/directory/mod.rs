@@ -8,11 +8,14 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
 mod entry;
 mod error;
+mod examine;
+mod expect;
 mod filter;
 mod group;
 mod guard;
@@ -20,6 +23,7 @@ mod ldap;
 mod meter;
 mod outcome;
 mod pool;
+mod stamp;
 
 use crate::config;
 use crate::directory::ldap::LdapDirectory;
@@ -27,6 +31,7 @@ use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
 pub use error::{DirectoryError, VerifyError};
+pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 
@@ -50,6 +55,9 @@ pub struct Person {
     pub notice: Option<Notice>,
     /// What `directory.attributes` asks for, as far as the entry has it.
     pub attributes: Attributes,
+    /// What tells this account and its password from later ones; compared as text, never
+    /// understood elsewhere. `None` where the directory says nothing of the kind.
+    pub stamp: Option<String>,
 }
 
 impl Directory {

@@ -123,8 +123,8 @@ async fn verify_and_open(
         Ok(person) => {
             attempt.succeeded();
             notice = person.notice;
-            let Person { subject, role, account: name, attributes, .. } = person;
-            let person = session::Person { subject, role, account: name, attributes };
+            let Person { subject, role, account: name, attributes, stamp, .. } = person;
+            let person = session::Person { subject, role, account: name, attributes, stamp };
             match services.sessions.open(person, origin).await {
                 Ok(opened) => {
                     return Verdict { result: Ok(opened), outcome: "ok", account, notice };

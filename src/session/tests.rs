@@ -73,7 +73,9 @@ pub(super) async fn login(sessions: &Sessions) -> Opened {
     let mut attributes = Attributes::default();
     attributes.add("mail", vec!["zoë@example.org".to_owned()]).unwrap();
     let (subject, role) = (Subject::new("zoë"), Role::new("admin"));
-    let person = super::Person { subject, role, account: "uid=zoë".to_owned(), attributes };
+    let account = "uid=zoë".to_owned();
+    let stamp = Some("1/a".to_owned());
+    let person = super::Person { subject, role, account, attributes, stamp };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
 }
@@ -424,6 +426,7 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         role: Role::new("admin"),
         account: "uid=zoë".to_owned(),
         attributes,
+        stamp: None,
     };
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     let opened = sessions.open(person, origin).await.unwrap();

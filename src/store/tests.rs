@@ -28,6 +28,7 @@ pub(super) fn record(number: u8) -> SessionRecord {
         role: Role::new("admin"),
         account: "uid=zoë,dc=example,dc=org".to_owned(),
         attributes: Attributes::default(),
+        stamp: Some("pwdLastSet=1/objectGUID=2".to_owned()),
         created: NOW,
         end: at(3600),
         last_activity: NOW,
