@@ -89,13 +89,12 @@ impl Sessions {
         if presented != claims.context {
             return Err(CheckError::ContextMismatch);
         }
-        let live = match self.live.in_use(claims.session) {
-            Some(live) => live,
-            None => {
-                // Without a record, be it lost or the store down, the token lives until its `exp`.
-                let record = self.store.read(claims.session).await.ok().flatten();
-                self.live.live(&claims, || record)
-            }
+        let live = if let Some(live) = self.live.in_use(claims.session) {
+            live
+        } else {
+            // Without a record, be it lost or the store down, the token lives until its `exp`.
+            let record = self.store.read(claims.session).await.ok().flatten();
+            self.live.live(&claims, || record)
         };
         Ok(CheckedPair(Arc::new(Pair { claims, live, clock: self.clock.clone() })))
     }
