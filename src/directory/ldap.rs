@@ -98,7 +98,7 @@ impl LdapDirectory {
     pub(super) async fn verify(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         let result = timeout(self.timeout, self.verify_at_leisure(credentials, found))
             .await
@@ -133,12 +133,12 @@ impl LdapDirectory {
     async fn verify_at_leisure(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        if !found(&account.to_string()) {
+        if !found(account.to_string()).await {
             return Err(VerifyError::Withheld);
         }
         let account = account.to_string();

@@ -76,7 +76,7 @@ impl Directory {
     /// # Errors
     /// When they do not fit, the account cannot be used, or the directory is unavailable.
     pub async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
-        self.verify_if(credentials, |_| true).await
+        self.verify_if(credentials, async |_| true).await
     }
 
     /// The same; `found` is told the entry's own normalised DN and says whether the
@@ -87,7 +87,7 @@ impl Directory {
     pub async fn verify_if(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,

@@ -16,11 +16,12 @@ use redb::{
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
+use crate::store::attempts::WindowRow;
 use crate::store::file::{self, Obstacle};
 use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
 use crate::store::{
-    FailureRow, OpenError, PAGE, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
+    OpenError, PAGE, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
 };
 
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
@@ -28,7 +29,8 @@ const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("se
 const OWNERS: TableDefinition<'_, (&str, &[u8; 16]), ()> = TableDefinition::new("owners");
 /// Until when a revocation is remembered, milliseconds since 1970.
 const REVOCATIONS: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("revocations");
-const FAILURES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("failures");
+/// Attempts that are counted: by family and key.
+const WINDOWS: TableDefinition<'_, (u8, &[u8; 32]), &[u8]> = TableDefinition::new("windows");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const SECRETS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("secrets");
 
@@ -240,31 +242,29 @@ impl Embedded {
         self.0.write(get_or_insert).await
     }
 
-    pub(super) async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
-        let save = move |transaction: &WriteTransaction| {
-            let mut failures = transaction.open_table(FAILURES)?;
-            for FailureRow { key, at } in &rows {
-                if at.is_empty() {
-                    failures.remove(key)?;
+    pub(super) async fn keep_windows(&self, rows: Vec<WindowRow>) -> Result<(), StoreError> {
+        let keep = move |transaction: &WriteTransaction| {
+            let mut windows = transaction.open_table(WINDOWS)?;
+            for row in &rows {
+                let key = (row.number(), &row.key);
+                if row.attempts.is_empty() {
+                    windows.remove(key)?;
                 } else {
-                    let bytes: Vec<u8> =
-                        at.iter().flat_map(|at| at.millis().to_le_bytes()).collect();
-                    failures.insert(key, bytes.as_slice())?;
+                    windows.insert(key, row.to_bytes().as_slice())?;
                 }
             }
             Ok(())
         };
-        self.0.write(save).await
+        self.0.write(keep).await
     }
 
-    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+    pub(super) fn windows(&self) -> Result<Vec<WindowRow>, StoreError> {
         self.reading(|transaction| {
             let mut rows = Vec::new();
-            for row in transaction.open_table(FAILURES)?.iter()? {
+            for row in transaction.open_table(WINDOWS)?.iter()? {
                 let (key, bytes) = row?;
-                let (times, _) = bytes.value().as_chunks::<8>();
-                let at = times.iter().map(|time| Timestamp::from_millis(i64::from_le_bytes(*time)));
-                rows.push(FailureRow { key: *key.value(), at: at.collect() });
+                let (family, key) = key.value();
+                rows.extend(WindowRow::from_bytes(family, *key, bytes.value()));
             }
             Ok(rows)
         })
@@ -348,7 +348,7 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
         let transaction = database.begin_write()?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOCATIONS)?;
-        transaction.open_table(FAILURES)?;
+        transaction.open_table(WINDOWS)?;
         transaction.open_table(SECRETS)?;
         transaction.open_table(OWNERS)?;
         expiring::initialise(&transaction)?;

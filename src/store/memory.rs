@@ -9,8 +9,7 @@ use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
 use crate::store::expiring::Entries;
 use crate::store::{
-    Expiring, FailureRow, Family, PAGE, Put, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord,
-    StoreError,
+    Expiring, Family, PAGE, Put, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
 };
 
 #[derive(Default)]
@@ -22,7 +21,6 @@ struct Rows {
     /// Whose a session is, so that those of one subject are found without a search.
     owners: BTreeMap<Subject, BTreeSet<SessionId>>,
     revocations: BTreeMap<SessionId, Timestamp>,
-    failures: HashMap<[u8; 32], Vec<Timestamp>>,
     starts: Option<u64>,
     secrets: HashMap<SecretName, Secret<[u8; 32]>>,
     expiring: HashMap<Family, Entries>,
@@ -180,24 +178,5 @@ impl Memory {
 
     pub(super) fn count(&self, family: Family, now: Timestamp) -> Result<u64, StoreError> {
         Ok(self.rows().expiring.get_mut(&family).map_or(0, |entries| entries.count(now)))
-    }
-
-    pub(super) fn save_failures(&self, failures: Vec<FailureRow>) -> Result<(), StoreError> {
-        let mut rows = self.rows();
-        for FailureRow { key, at } in failures {
-            if at.is_empty() {
-                rows.failures.remove(&key);
-            } else {
-                rows.failures.insert(key, at);
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
-        let rows = self.rows();
-        let row =
-            |(key, at): (&[u8; 32], &Vec<Timestamp>)| FailureRow { key: *key, at: at.clone() };
-        Ok(rows.failures.iter().map(row).collect())
     }
 }

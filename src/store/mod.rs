@@ -1,12 +1,14 @@
-//! What must outlive the process: sessions, revocations, counted failures, and
+//! What must outlive the process: sessions, revocations, counted attempts, and
 //! the start counter. A write is durable before it is answered. Speaks of records
 //! and times only; what they mean is decided by pure functions passed in.
 
+mod attempts;
 mod embedded;
 mod expiring;
 mod file;
 mod memory;
 mod record;
+mod table;
 mod writer;
 
 use std::path::PathBuf;
@@ -18,12 +20,14 @@ use crate::identity::{SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
+pub use attempts::{AttemptId, Counting, Taken, Window, WindowFamily};
 pub use expiring::{Expiring, Family, Put};
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
 
 #[cfg(test)]
 pub(crate) use embedded::FullDisk;
 
+use attempts::Counters;
 use embedded::Embedded;
 use memory::Memory;
 
@@ -59,6 +63,9 @@ pub enum OpenError {
     },
 }
 
+/// Windows in one write.
+const WINDOWS_CHUNK: usize = 256;
+
 /// What a secret of the store's own is for; none serves two purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SecretName {
@@ -84,18 +91,11 @@ impl SecretName {
     }
 }
 
-/// The failures counted for one key of a throttle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureRow {
-    /// A keyed hash of what is throttled.
-    pub key: [u8; 32],
-    /// When it failed, oldest first; empty forgets the key.
-    pub at: Vec<Timestamp>,
-}
-
 /// The store of this process.
 pub struct Store {
     kind: Kind,
+    /// The counted windows of a store that is this process's alone.
+    counters: Counters,
     metrics: Metrics,
 }
 
@@ -123,12 +123,13 @@ impl Store {
                 Kind::Embedded(Embedded::open(path, lock_wait, now).await?)
             }
         };
-        Ok(Self { kind, metrics: metrics.clone() })
+        Ok(Self { kind, counters: Counters::new(), metrics: metrics.clone() })
     }
 
     #[cfg(test)]
     pub(crate) fn on_disk(disk: &FullDisk, metrics: &Metrics) -> Self {
-        Self { kind: Kind::Embedded(Embedded::on_disk(disk)), metrics: metrics.clone() }
+        let kind = Kind::Embedded(Embedded::on_disk(disk));
+        Self { kind, counters: Counters::new(), metrics: metrics.clone() }
     }
 
     /// Keeps a new session.
@@ -334,32 +335,111 @@ impl Store {
         )
     }
 
-    /// Keeps the failures of these keys.
+    /// Counts an attempt in every window, or in none: one step that no other comes
+    /// between.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn count_attempt(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
         self.counted(
-            "save_failures",
+            "count_attempt",
             match &self.kind {
-                Kind::Memory(memory) => memory.save_failures(rows),
-                Kind::Embedded(embedded) => embedded.save_failures(rows).await,
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    Ok(self.counters.count(attempt, windows, now))
+                }
             },
         )
     }
 
-    /// Every key's failures.
+    /// The attempt was no failure: it no longer counts in these windows.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn give_back(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.counted(
-            "failures",
+            "give_back",
             match &self.kind {
-                Kind::Memory(memory) => memory.failures(),
-                Kind::Embedded(embedded) => embedded.failures(),
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    self.counters.give_back(attempt, windows);
+                    Ok(())
+                }
             },
         )
+    }
+
+    /// How many attempts a window holds now.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn attempts(&self, window: &Window, now: Timestamp) -> Result<u32, StoreError> {
+        self.counted(
+            "attempts",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Embedded(_) => Ok(self.counters.attempts(window, now)),
+            },
+        )
+    }
+
+    /// Takes up the windows that were kept. At most `entries` of a family are
+    /// remembered from here on, in a store that is this process's alone.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn open_windows(&self, entries: usize, now: Timestamp) -> Result<(), StoreError> {
+        self.bound_windows(entries);
+        self.counted(
+            "open_windows",
+            match &self.kind {
+                Kind::Memory(_) => Ok(()),
+                Kind::Embedded(embedded) => {
+                    embedded.windows().map(|rows| self.counters.restore(rows, now))
+                }
+            },
+        )
+    }
+
+    /// Remembers at most `entries` windows of a family.
+    pub fn bound_windows(&self, entries: usize) {
+        self.counters.bound(entries);
+    }
+
+    /// Keeps the windows that changed, where they would not outlive the process, and
+    /// forgets some that are over.
+    pub async fn keep_windows(&self, now: Timestamp) {
+        let rows = self.counters.take_changes(now);
+        let Kind::Embedded(embedded) = &self.kind else { return };
+        for chunk in rows.chunks(WINDOWS_CHUNK) {
+            let kept = embedded.keep_windows(chunk.to_vec()).await;
+            if self.counted("keep_windows", kept).is_err() {
+                self.counters.not_kept(chunk);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows(&self, family: WindowFamily) -> usize {
+        self.counters.len(family)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows_on_disk(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Embedded(embedded) => embedded.windows().ok().map(|rows| rows.len()),
+        }
     }
 
     /// Whether the last write was answered.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{FailureRow, Issued, Replaced, SecretName, Seen, SessionRecord, Store};
+use super::{Issued, Replaced, SecretName, Seen, SessionRecord, Store};
 use crate::ambient::Timestamp;
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
@@ -228,7 +228,7 @@ async fn a_sweep_forgets_ended_and_idle_sessions_and_counts_the_rest() {
 }
 
 #[tokio::test]
-async fn starts_key_and_failures_are_kept() {
+async fn starts_and_key_are_kept() {
     stores(async |store| {
         assert_eq!(store.starts().await, Ok(None));
         store.set_starts(7).await.unwrap();
@@ -244,17 +244,10 @@ async fn starts_key_and_failures_are_kept() {
             let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
             assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
         }
-
-        let row = |key, times: &[i64]| FailureRow {
-            key: [key; 32],
-            at: times.iter().map(|seconds| at(*seconds)).collect(),
-        };
-        store.save_failures(vec![row(1, &[1, 2]), row(2, &[3])]).await.unwrap();
-        store.save_failures(vec![row(1, &[2, 4]), row(2, &[])]).await.unwrap();
-        assert_eq!(store.failures().unwrap(), [row(1, &[2, 4])]);
         assert!(store.is_up());
     })
     .await;
 }
 
+mod attempts;
 mod expiring;
