@@ -223,7 +223,11 @@ impl App {
         let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
-        if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
+        let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
+        let reloaded = self
+            .control()
+            .block_on(async move { services.sessions.reload(&new.config.token).await });
+        if let Err(error) = reloaded {
             self.reload_audit(&old.config)?;
             return Err(failed("token")(error));
         }

@@ -139,10 +139,12 @@ impl Gateway {
             directory,
             credentials,
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
-            previous: loaded.credentials.read(headers, false).credential.ok().map(|previous| {
-                let pair = &previous.known.pair;
-                (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
-            }),
+            previous: loaded.credentials.read(headers, false).await.credential.ok().map(
+                |previous| {
+                    let pair = &previous.known.pair;
+                    (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
+                },
+            ),
             record,
             began,
         };
@@ -183,7 +185,7 @@ impl Gateway {
             };
             return Ok(answer::page(StatusCode::OK, again.html()));
         }
-        let reading = loaded.credentials.read(headers, false);
+        let reading = loaded.credentials.read(headers, false).await;
         let caller = self.caller(loaded, exchange, reading.credential, (false, None)).await;
         if let Ok(Some(_)) = caller {
             return Ok(answer::see_other(&back));

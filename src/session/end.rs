@@ -57,7 +57,13 @@ impl Sessions {
     /// When the store cannot answer; the session is ended here all the same, and
     /// the store told as soon as it can be.
     pub async fn end(&self, session: SessionId, reason: Reason) -> Result<bool, StoreError> {
-        let until = self.revoke_here(session, reason);
+        let is_known = self.live.end_of(session).is_some() || self.live.is_revoked(session);
+        // Not in use; the record tells when it would end.
+        let record = if is_known { None } else { self.store.read(session).await.ok().flatten() };
+        let until = match record {
+            Some(record) => self.revoke_here_until(session, revoked_until(record.end), reason),
+            None => self.revoke_here(session, reason),
+        };
         self.write_revocation(session, until, reason).await
     }
 
@@ -65,12 +71,8 @@ impl Sessions {
     /// revocation must be remembered.
     pub(super) fn revoke_here(&self, session: SessionId, reason: Reason) -> Timestamp {
         let until = self.live.revoked_until(session).unwrap_or_else(|| {
-            let known = self.live.end_of(session).or_else(|| {
-                // Not in use; the record tells.
-                self.store.read(session).ok().flatten().map(|record| record.end)
-            });
             let longest = || self.clock.now().plus(self.lifetimes.load().session);
-            revoked_until(known.unwrap_or_else(longest))
+            revoked_until(self.live.end_of(session).unwrap_or_else(longest))
         });
         self.revoke_here_until(session, until, reason)
     }

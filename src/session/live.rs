@@ -187,6 +187,11 @@ pub(super) struct Registry {
 }
 
 impl Registry {
+    /// A session that is in use already.
+    pub(super) fn in_use(&self, session: SessionId) -> Option<Arc<Live>> {
+        self.in_use.get(&session).map(|live| Arc::clone(&live))
+    }
+
     /// The session of verified claims. `read` is asked for its record when it is
     /// not in use yet. A revocation that comes in between is not missed: it is
     /// known before it looks for a session to end, and looked for here while nobody

@@ -50,7 +50,7 @@ pub struct Sessions {
     version: AtomicU64,
     /// Held while the keys change; for each old key, up to which session nobody
     /// holds a token of it.
-    retiring: Mutex<HashMap<String, SessionId>>,
+    retiring: tokio::sync::Mutex<HashMap<String, SessionId>>,
     keys_made: KeysMade,
     lifetimes: ArcSwap<Lifetimes>,
     /// What tokens say besides, for others to read.

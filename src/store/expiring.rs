@@ -41,6 +41,7 @@ pub enum Put {
     Full,
 }
 
+#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Keeps an entry until its end, unless there is a live one of its key, or
     /// `at_most` live ones of the family already.
@@ -86,7 +87,6 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    #[expect(clippy::unused_async, reason = "a further kind asks over the network")]
     pub async fn get(
         &self,
         family: Family,
@@ -106,7 +106,6 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    #[expect(clippy::unused_async, reason = "a further kind asks over the network")]
     pub async fn count(&self, family: Family, now: Timestamp) -> Result<u64, StoreError> {
         self.counted(
             "count",

@@ -105,6 +105,7 @@ enum Kind {
     Embedded(Embedded),
 }
 
+#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Opens the store. Waits as long as `lock_wait` for another process to let go
     /// of it. A file that cannot be read as a store is moved aside, never deleted.
@@ -150,7 +151,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+    pub async fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.counted(
             "read",
             match &self.kind {
@@ -230,7 +231,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+    pub async fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "page",
             match &self.kind {
@@ -244,7 +245,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+    pub async fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "of_subject",
             match &self.kind {
@@ -254,20 +255,21 @@ impl Store {
         )
     }
 
-    /// The next revocations after a session, in the order of their ids, and until
-    /// when they are remembered: at most [`REVOCATIONS_PAGE`], none at the end.
+    /// The next revocations after one of them, in an order of the store's own, and
+    /// until when they are remembered: at most [`REVOCATIONS_PAGE`], none at the end.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn revocations(
+    pub async fn revocations(
         &self,
-        after: Option<SessionId>,
+        after: Option<(SessionId, Timestamp)>,
     ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let after_session = after.map(|(session, _)| session);
         self.counted(
             "revocations",
             match &self.kind {
-                Kind::Memory(memory) => memory.revocations(after),
-                Kind::Embedded(embedded) => embedded.revocations(after),
+                Kind::Memory(memory) => memory.revocations(after_session),
+                Kind::Embedded(embedded) => embedded.revocations(after_session),
             },
         )
     }
@@ -291,7 +293,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn starts(&self) -> Result<Option<u64>, StoreError> {
+    pub async fn starts(&self) -> Result<Option<u64>, StoreError> {
         self.counted(
             "starts",
             match &self.kind {
