@@ -76,12 +76,38 @@ pub enum DirectoryError {
     /// An account is in more groups than are looked at; roles would be guesswork.
     #[error("an account is in too many groups")]
     TooManyGroups,
+    /// A search found more than it can have asked for.
+    #[error("a search found too many entries")]
+    TooManyEntries,
+    /// Nothing at all of a kind is seen, which the directory cannot be without: the
+    /// service account has lost its rights, or the data are not there.
+    #[error("the service account sees no {0} at all")]
+    Blind(&'static str),
+    /// Groups cannot be searched by their names.
+    #[error("the server does not find entries by entryDN")]
+    NoEntryNames,
     /// The service account may not read which groups an account is in.
     #[error("the service account may not read tokenGroups")]
     HiddenGroups,
 }
 
 impl DirectoryError {
+    /// Whether another search would fail too; others fail because of what they found.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        !matches!(
+            self,
+            // A server that is gone does not connect next time.
+            Self::Lost
+                | Self::Protocol(_)
+                | Self::TooManyEntries
+                | Self::TooManyGroups
+                | Self::NoEntryNames
+                // Limits of time, of size, and of the administrator.
+                | Self::Refused { code: 3 | 4 | 11, .. }
+        )
+    }
+
     /// The label of metrics and audit records.
     #[must_use]
     pub const fn label(&self) -> &'static str {
@@ -96,6 +122,9 @@ impl DirectoryError {
             Self::Refused { .. } => "refused",
             Self::Protocol(_) => "protocol",
             Self::TooManyGroups => "too_many_groups",
+            Self::TooManyEntries => "too_many_entries",
+            Self::Blind(_) => "blind",
+            Self::NoEntryNames => "no_entry_names",
             Self::HiddenGroups => "hidden_groups",
         }
     }

@@ -7,7 +7,7 @@ use crate::config;
 use crate::config::User;
 use crate::directory::stamp::Stamp;
 use crate::directory::users_file::UsersFile;
-use crate::directory::{Bar, DirectoryError, Person, VerifyError};
+use crate::directory::{Bar, DirectoryError, Known, Person, Standing, VerifyError};
 use crate::identity::{Attributes, Credentials, Subject};
 use crate::metrics::Metrics;
 
@@ -60,6 +60,24 @@ impl FileDirectory {
         let attributes = asked_for(&self.attributes, &user.attributes);
         let stamp = Some(stamp(&user));
         Ok(Person { subject, role, account, attributes, notice: None, stamp })
+    }
+
+    /// How somebody stands in the file now.
+    pub(super) fn standing(&self, known: &Known) -> Standing {
+        let Some(user) = self.users.user(&known.account) else { return Standing::Gone };
+        if user.name != known.subject.as_str() {
+            Standing::Gone
+        } else if user.is_disabled {
+            Standing::Disabled
+        } else if known.stamp.as_ref().is_some_and(|before| *before != stamp(&user)) {
+            Standing::PasswordChanged
+        } else {
+            match user.role {
+                None => Standing::RoleLost,
+                Some(role) if role != known.role => Standing::RoleChanged,
+                Some(_) => Standing::Unchanged,
+            }
+        }
     }
 
     /// Looks after the file; never returns.

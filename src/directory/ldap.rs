@@ -21,7 +21,7 @@ use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
-use crate::identity::{Attributes, Credentials};
+use crate::identity::{Attributes, Credentials, Role};
 use crate::metrics::{IntGauge, Metrics};
 
 /// Time between two looks at a server that answers.
@@ -33,18 +33,18 @@ const USERS_MAX: usize = 2;
 
 /// An LDAP directory.
 pub(super) struct LdapDirectory {
-    base: String,
+    pub(super) base: String,
     user_attribute: Attribute,
-    user_filter: Option<ConfiguredFilter>,
-    subject_attribute: Attribute,
+    pub(super) user_filter: Option<ConfiguredFilter>,
+    pub(super) subject_attribute: Attribute,
     /// What claims ask for.
     attributes: Vec<Attribute>,
     object_class: Attribute,
-    walk: GroupWalk,
-    roles: Roles,
-    active_directory: Option<ActiveDirectory>,
-    timeout: Duration,
-    pool: Pool,
+    pub(super) walk: GroupWalk,
+    pub(super) roles: Roles,
+    pub(super) active_directory: Option<ActiveDirectory>,
+    pub(super) timeout: Duration,
+    pub(super) pool: Pool,
     up: AtomicBool,
     up_gauge: IntGauge,
     look_again: Notify,
@@ -213,12 +213,7 @@ impl LdapDirectory {
             tracing::error!(account, attribute, %cause, "an account names no subject");
             VerifyError::AccountUnavailable(Bar::NoSubject)
         })?;
-        let role = if let Some(it) = &self.active_directory {
-            it.role_of(&entry.dn, &self.roles, &self.pool).await?
-        } else {
-            let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
-            self.roles.first(&groups)
-        };
+        let role = self.role_of(&entry.dn).await?;
         match role {
             Some(role) => Ok(Person {
                 subject,
@@ -230,6 +225,15 @@ impl LdapDirectory {
             }),
             None => Err(VerifyError::NoRole { account, subject }),
         }
+    }
+
+    /// The first role that fits an entry now.
+    pub(super) async fn role_of(&self, dn: &str) -> Result<Option<&Role>, DirectoryError> {
+        if let Some(it) = &self.active_directory {
+            return it.role_of(dn, &self.roles, &self.pool).await;
+        }
+        let groups = self.walk.groups_of(dn, &self.roles, &self.pool).await?;
+        Ok(self.roles.first(&groups))
     }
 
     /// What claims ask for, as far as the entry has it and it fits.

@@ -20,6 +20,8 @@ pub enum Operation {
     GroupSearch,
     /// A search for what a domain says of itself.
     DomainSearch,
+    /// A search for accounts whose sessions are live, or for who is in a role's group.
+    Recheck,
     /// A look whether the server answers.
     Probe,
     /// A comparison with a hash of our own.
@@ -37,6 +39,7 @@ impl Operation {
             Self::UserBind => "user_bind",
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
+            Self::Recheck => "recheck",
             Self::Probe => "probe",
             Self::PasswordCheck => "password_check",
         }

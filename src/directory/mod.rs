@@ -22,12 +22,17 @@ mod filter;
 mod group;
 mod guard;
 mod ldap;
+mod membership;
 mod meter;
+mod nested;
 mod outcome;
 mod pool;
+mod recheck;
 mod stamp;
+mod state;
 mod users_file;
 
+use crate::ambient::Timestamp;
 use crate::config;
 use crate::config::DirectoryKind;
 use crate::directory::file::FileDirectory;
@@ -39,6 +44,7 @@ pub use error::{DirectoryError, VerifyError};
 pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
+pub use recheck::{Known, Rechecked, Standing};
 
 /// The directory of the configuration.
 pub struct Directory(Kind);
@@ -106,6 +112,19 @@ impl Directory {
         }
     }
 
+    /// Reads these accounts again and says how each stands, compared with what is known
+    /// of it; some two hundred with one search. `now` is held against ends of accounts
+    /// where the directory tells no time of its own.
+    pub async fn recheck(&self, known: &[Known], now: Timestamp) -> Rechecked {
+        match &self.0 {
+            Kind::Ldap(ldap) => ldap.recheck(known, now).await,
+            Kind::File(file) => {
+                let standings = known.iter().map(|known| file.standing(known)).collect();
+                Rechecked { standings, error: None }
+            }
+        }
+    }
+
     /// Whether the directory answered when it was last asked; false until it was.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -128,6 +147,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::Directory;
+    use crate::ambient::Timestamp;
     use crate::identity::Credentials;
 
     /// Logins run on the control runtime, whatever worker asked for them.
@@ -137,6 +157,7 @@ mod tests {
         let _ = |directory: &Directory, credentials: &Credentials| {
             sends(&directory.verify(credentials));
             sends(&directory.keep_up());
+            sends(&directory.recheck(&[], Timestamp::from_millis(0)));
         };
     }
 }

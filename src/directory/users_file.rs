@@ -78,6 +78,12 @@ impl UsersFile {
         self.table.load().find(&credentials.folded_name())
     }
 
+    /// Who has this folded name now.
+    pub(super) fn user(&self, name: &str) -> Option<User> {
+        let table = self.table.load();
+        table.places.get(name).and_then(|place| table.file.users.get(*place)).cloned()
+    }
+
     /// Compares the password.
     ///
     /// # Errors
