@@ -3,6 +3,7 @@
 
 mod keys;
 mod operator;
+mod recheck;
 mod workers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -134,6 +135,7 @@ impl App {
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
+        control.spawn(recheck::run(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),

@@ -20,6 +20,7 @@ mod plain;
 mod preflight;
 mod protection;
 mod proxied;
+mod renewal;
 mod session_limit;
 mod shape;
 mod unread;

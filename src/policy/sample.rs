@@ -149,6 +149,8 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        recheck_interval: Duration::from_mins(5),
+        recheck_grace: Duration::from_hours(1),
         attributes: Vec::new(),
         roles,
     }

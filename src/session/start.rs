@@ -12,6 +12,7 @@ use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::session::live::Registry;
+use crate::session::recheck::Rechecks;
 use crate::session::{Lifetimes, Sessions};
 use crate::store::{OpenError, Store, StoreError};
 use crate::token::{KeyError, KeyRing, KeySource, KeysDir};
@@ -86,6 +87,7 @@ impl Sessions {
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
         let live = Registry::default();
         read_revocations(&store, &live).await?;
+        let rechecks = Rechecks::new(clock.now());
         Ok(Arc::new(Self {
             clock,
             entropy,
@@ -99,6 +101,7 @@ impl Sessions {
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
+            rechecks,
             unwritten: Mutex::new(HashMap::new()),
         }))
     }
