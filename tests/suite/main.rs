@@ -31,6 +31,7 @@ mod observability;
 mod oddities;
 mod paths;
 mod plain_http;
+mod recheck;
 mod recorded;
 mod refusal;
 mod reload;

@@ -127,6 +127,8 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         group_base_dn: "ou=groups,dc=x".to_owned(),
         nested_groups: true,
         timeout: DEADLINE,
+        recheck_interval: Duration::from_mins(5),
+        recheck_grace: Duration::from_hours(1),
         roles: vec![
             RoleMapping { name: Role::new("super"), group: "cn=super,ou=groups,dc=x".to_owned() },
             RoleMapping { name: Role::new("admin"), group: "cn=admins,ou=groups,dc=x".to_owned() },

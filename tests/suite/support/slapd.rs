@@ -66,6 +66,11 @@ pub(crate) struct Slapd {
 impl Slapd {
     /// Starts a server with the fixtures loaded; it answers when this returns.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with further entries.
+    pub(crate) fn start_with(more: &str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let authority = write_certificates(directory.path(), "127.0.0.1");
         fs::create_dir(directory.path().join("db")).expect("database directory");
@@ -74,11 +79,22 @@ impl Slapd {
         let mut slapd = Self { directory, authority, plain_port: 0, tls_port: 0, process: None };
         slapd.tool(
             Command::new("slapadd").arg("-q").arg("-f").arg(slapd.path("slapd.conf")),
-            PEOPLE,
+            &format!("{PEOPLE}\n{more}"),
         );
         slapd.start_anywhere();
         slapd.ldapadd(GROUPS);
         slapd
+    }
+
+    /// Restarts it with a part of its configuration replaced, or as it was before.
+    pub(crate) fn reconfigure(&mut self, usual: &str, other: &str, now_other: bool) {
+        let path = self.path("slapd.conf");
+        let text = fs::read_to_string(&path).expect("slapd.conf");
+        let (from, to) = if now_other { (usual, other) } else { (other, usual) };
+        assert!(text.contains(from), "{text}");
+        self.stop();
+        fs::write(&path, text.replacen(from, to, 1)).expect("slapd.conf");
+        self.resume();
     }
 
     /// Ends the server process; its files and ports stay for [`Self::resume`].
@@ -116,6 +132,8 @@ impl Slapd {
             group_base_dn: "ou=groups,dc=example,dc=org".to_owned(),
             nested_groups: true,
             timeout: Duration::from_secs(5),
+            recheck_interval: Duration::from_mins(5),
+            recheck_grace: Duration::from_hours(1),
             roles: ROLES
                 .iter()
                 .map(|(name, group)| RoleMapping {
