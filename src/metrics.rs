@@ -117,6 +117,8 @@ metrics! {
     histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
     /// 1 while a directory server answers.
     gauge directory_up "bindgate_directory_up" [server];
+    /// Users files read again because they changed.
+    counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
     /// Requests sent to an upstream.

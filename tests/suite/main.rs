@@ -45,3 +45,4 @@ mod starts;
 mod streaming;
 mod support;
 mod throttle;
+mod users;
