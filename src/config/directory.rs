@@ -175,14 +175,7 @@ impl Directory {
         let user_filter =
             r.optional("user_filter", kind::filter(), "A filter that users must match too.");
         let subject_attribute = read_subject_attribute(r, is_active);
-        let group_base_dn = r.optional(
-            "group_base_dn",
-            dn(),
-            "Below which entry groups are searched; required, but not for Active Directory.",
-        );
-        if !is_active && r.is_missing("group_base_dn") {
-            r.problem("group_base_dn", "nothing", dn().allowed.to_owned());
-        }
+        let group_base_dn = read_group_base(r, is_active);
         let nested_groups = r.or(
             "nested_groups",
             Boolean,
@@ -233,6 +226,16 @@ const KIND: Choice<DirectoryKind> = Choice {
     ],
     unbuilt: &[],
 };
+
+fn read_group_base(r: &mut Reader<'_>, is_active: bool) -> Option<String> {
+    let dn = kind::distinguished_name;
+    let doc = "Below which entry groups are searched; required, but not for Active Directory.";
+    let base = r.optional("group_base_dn", dn(), doc);
+    if !is_active && r.is_missing("group_base_dn") {
+        r.problem("group_base_dn", "nothing", dn().allowed.to_owned());
+    }
+    base
+}
 
 fn read_recheck(r: &mut Reader<'_>) -> (Duration, Duration) {
     let interval = r.or(

@@ -177,7 +177,8 @@ impl Connection {
 
     /// Searches; references are left out and never followed.
     pub(super) async fn search(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
-        let (code, found) = self.watched(self.read_entries(search)).await?;
+        // Boxed, because the library's part is large and stands in every way to a search.
+        let (code, found) = self.watched(Box::pin(self.read_entries(search))).await?;
         match code {
             CODE_SUCCESS => Ok(found),
             CODE_SIZE_LIMIT_EXCEEDED => Ok(Found { more: true, ..found }),

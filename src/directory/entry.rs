@@ -217,10 +217,10 @@ mod tests {
             conditions.iter().map(ToString::to_string).collect::<String>()
         };
         let guid: Vec<u8> = (0..16).collect();
-        let bytes: String = guid.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        let bytes = r"\00\01\02\03\04\05\06\07\08\09\0a\0b\0c\0d\0e\0f";
         assert_eq!(found("objectGUID", &guid), format!("(objectGUID={bytes})"));
         let sid = b"\x01\x02\0\0\0\0\0\x05\x20\0\0\0\x20\x02\0\0";
-        let bytes: String = sid.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        let bytes = r"\01\02\00\00\00\00\00\05\20\00\00\00\20\02\00\00";
         assert_eq!(found("objectSid", sid), format!("(objectSid={bytes})"));
         assert_eq!(found("employeeKey", b"\xff\xfe"), r"(employeeKey=__4)(employeeKey=\ff\fe)");
         assert_eq!(found("uid", b"a*"), r"(uid=a\2a)");

@@ -181,9 +181,10 @@ impl GroupWalk {
 
     /// What may be groups and has not been read.
     fn unread(&self, groups: &HashMap<Dn, Group>) -> Vec<(Dn, String)> {
+        let known = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unread: HashMap<&Dn, &String> = HashMap::new();
         for (name, spelled) in groups.values().flat_map(|group| &group.others) {
-            if !groups.contains_key(name) {
+            if !groups.contains_key(name) && !known.contains(name) {
                 unread.insert(name, spelled);
             }
         }
@@ -242,9 +243,9 @@ impl GroupWalk {
         (control, spelled): &(Dn, String),
         pool: &Pool,
     ) -> Result<Vec<Entry>, DirectoryError> {
-        let named = |dn: &String| Filter::Equal(self.entry_name.clone(), dn.clone());
-        let names = some.iter().map(|(_, spelled)| spelled).chain([spelled]).map(named);
-        let filter = Filter::Or(names.collect());
+        let is = |dn: &String| Filter::Equal(self.entry_name.clone(), dn.clone());
+        let candidates = some.iter().map(|(_, spelled)| spelled).chain([spelled]);
+        let filter = Filter::Or(candidates.map(is).collect());
         let base = (self.base.as_str(), Scope::Subtree);
         let mut found = self.search_groups(base, Some(filter), some.len() + 1, pool).await?;
         let count = found.len();
