@@ -151,8 +151,8 @@ fn person(name: &str) -> String {
 }
 
 fn members(verb: &str, group: &str, members: &[String]) -> String {
-    let members: String = members.iter().map(|dn| format!("member: {dn}\n")).collect();
-    modify(&format!("cn={group},{GROUPS}"), &format!("{verb}: member\n{members}"))
+    let members = members.join("\nmember: ");
+    modify(&format!("cn={group},{GROUPS}"), &format!("{verb}: member\nmember: {members}\n"))
 }
 
 /// What both plain servers can do to people, each in its own words for three of them.

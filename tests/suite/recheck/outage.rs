@@ -83,6 +83,39 @@ async fn a_silent_directory_keeps_sessions_for_the_grace_and_no_longer() {
     assert!(unknown.abs() < 0.5, "{unknown}");
 }
 
+/// Breaks something, or mends it again.
+type Breakage = fn(&mut Slapd, bool);
+
+const PERSONS: &str = "ou=persons,dc=example,dc=org";
+const TEAMS: &str = "ou=teams,dc=example,dc=org";
+/// Who sees what, in the server's configuration.
+const RIGHTS: &str = "access to * by dn.exact=\"cn=bindgate,ou=services,dc=example,dc=org\" read";
+
+const BREAKAGES: [(&str, Breakage); 5] = [
+    ("the people's base is gone", |slapd, broken| rename(slapd, (PEOPLE, PERSONS), broken)),
+    ("the groups' base is gone", |slapd, broken| rename(slapd, (GROUPS, TEAMS), broken)),
+    ("all people are hidden", |slapd, broken| {
+        hide(slapd, "dn.children=\"ou=people,dc=example,dc=org\" by anonymous auth", broken);
+    }),
+    ("all members are hidden", |slapd, broken| {
+        hide(slapd, "attrs=member,uniqueMember", broken);
+    }),
+    ("the service account may do nothing", |slapd, broken| {
+        slapd.reconfigure(RIGHTS, &RIGHTS.replace(" read", " none"), broken);
+    }),
+];
+
+fn rename(slapd: &Slapd, (usual, other): (&str, &str), broken: bool) {
+    let (from, to) = if broken { (usual, other) } else { (other, usual) };
+    let (rdn, _) = to.split_once(',').expect("a name");
+    let ldif = format!("dn: {from}\nchangetype: modrdn\nnewrdn: {rdn}\ndeleteoldrdn: 1\n");
+    slapd.ldapmodify(&ldif);
+}
+
+fn hide(slapd: &mut Slapd, what: &str, broken: bool) {
+    slapd.reconfigure(RIGHTS, &format!("access to {what} by * none\n{RIGHTS}"), broken);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_account_that_sees_nothing_ends_nobody() {
     let mut slapd = started(Slapd::start).await;
@@ -91,53 +124,7 @@ async fn a_service_account_that_sees_nothing_ends_nobody() {
     for name in ["sam", "alice", "carol", "both", "nina", "lola", "uma", "obrien", "zoë", "sam"] {
         clients.push((name, sign_in(&world, name).await));
     }
-    let rename = |from: &str, to: &str| {
-        let (rdn, _) = to.split_once(',').expect("a name");
-        format!("dn: {from}\nchangetype: modrdn\nnewrdn: {rdn}\ndeleteoldrdn: 1\n")
-    };
-    let (persons, teams) = ("ou=persons,dc=example,dc=org", "ou=teams,dc=example,dc=org");
-    let hidden = "access to * by dn.exact=\"cn=bindgate,ou=services,dc=example,dc=org\"";
-    let mut broken: [(&str, Box<dyn Fn(&mut Slapd, bool)>); 5] = [
-        (
-            "the people's base is gone",
-            Box::new(|slapd, broken| {
-                let (from, to) = if broken { (PEOPLE, persons) } else { (persons, PEOPLE) };
-                slapd.ldapmodify(&rename(from, to));
-            }),
-        ),
-        (
-            "the groups' base is gone",
-            Box::new(|slapd, broken| {
-                let (from, to) = if broken { (GROUPS, teams) } else { (teams, GROUPS) };
-                slapd.ldapmodify(&rename(from, to));
-            }),
-        ),
-        (
-            "all people are hidden",
-            Box::new(|slapd, broken| {
-                let hide = "access to dn.children=\"ou=people,dc=example,dc=org\" by anonymous auth by * none\n";
-                slapd.reconfigure(hidden, &format!("{hide}{hidden}"), broken);
-            }),
-        ),
-        (
-            "all members are hidden",
-            Box::new(|slapd, broken| {
-                let hide = "access to attrs=member,uniqueMember by * none\n";
-                slapd.reconfigure(hidden, &format!("{hide}{hidden}"), broken);
-            }),
-        ),
-        (
-            "the service account may do nothing",
-            Box::new(|slapd, broken| {
-                slapd.reconfigure(
-                    "read by self read by anonymous auth",
-                    "none by anonymous auth",
-                    broken,
-                );
-            }),
-        ),
-    ];
-    for (what, set) in &mut broken {
+    for (what, set) in BREAKAGES {
         let failed = counted(&world, "failed").await;
         set(&mut slapd, true);
         time.advance(INTERVAL);
