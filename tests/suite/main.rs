@@ -38,6 +38,7 @@ mod renewal;
 mod response_headers;
 mod rules;
 mod safeplaces;
+mod scaling;
 mod server;
 mod shaping;
 mod smuggling;
