@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
-use super::kind::{self, Boolean, Choice, DirectoryUrl, List};
+use super::kind::{self, Boolean, Choice, DirectoryUrl, List, Whole};
 use super::pem;
 use super::reader::Reader;
 use crate::identity::Role;
@@ -16,7 +16,7 @@ use crate::secret::Secret;
 pub struct Directory {
     /// What kind of directory it is.
     pub kind: DirectoryKind,
-    /// The servers, in the order of `urls`; exactly one until failover is built.
+    /// The servers, in the order of `urls`: the first that answers is asked.
     pub servers: Vec<LdapServer>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
@@ -38,6 +38,10 @@ pub struct Directory {
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
+    /// Most user binds at one time at one server, and most connections kept for them.
+    pub bind_connections: usize,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
     /// The attributes that claims ask for, each once; no key of its own.
     pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
@@ -62,6 +66,12 @@ pub struct LdapServer {
     pub port: u16,
     /// How the connection is protected.
     pub transport: LdapTransport,
+}
+
+impl LdapServer {
+    fn is_in_clear(&self) -> bool {
+        self.transport == LdapTransport::Plaintext
+    }
 }
 
 /// How the connection to a directory is protected.
@@ -128,6 +138,7 @@ impl Directory {
             Duration::from_secs(5),
             "How long the directory may take for a whole login.",
         );
+        let (bind_connections, idle_timeout) = read_connections(r);
         let roles = read_roles(r);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
@@ -146,6 +157,8 @@ impl Directory {
             group_base_dn,
             nested_groups,
             timeout,
+            bind_connections,
+            idle_timeout,
             attributes: Vec::new(),
             roles: roles?,
         })
@@ -192,7 +205,7 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
     let urls = r.required(
         "urls",
         List { of: kind::directory_url(), min: 1 },
-        "The directory server; several are not built yet.",
+        "The servers, in order: the first that answers is asked.",
     );
     let start_tls =
         r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
@@ -203,10 +216,6 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
         "Whether passwords may cross ldap:// without TLS; on loopback only.",
     );
     let urls = urls?;
-    if urls.len() > 1 {
-        r.refuse_unbuilt("urls", format!("{} URLs", urls.len()), "failover to further servers");
-        return None;
-    }
     let mut servers = Vec::new();
     for DirectoryUrl { tls, host, port } in urls {
         let transport = match (tls, start_tls) {
@@ -217,7 +226,9 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
             (true, false) => LdapTransport::Tls,
             (false, true) => LdapTransport::StartTls,
             (false, false) if allow_plaintext && is_loopback(&host) => {
-                r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
+                if !servers.iter().any(LdapServer::is_in_clear) {
+                    r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
+                }
                 LdapTransport::Plaintext
             }
             (false, false) => {
@@ -227,7 +238,13 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
                 return None;
             }
         };
-        servers.push(LdapServer { host, port, transport });
+        let server = LdapServer { host, port, transport };
+        if servers.contains(&server) {
+            let found = format!("{}:{} twice", server.host, server.port);
+            r.problem("urls", found, "each server once".to_owned());
+            return None;
+        }
+        servers.push(server);
     }
     Some(servers)
 }
@@ -249,6 +266,23 @@ fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'sta
         (false, _) => Some(None),
         (true, file) => pem::authorities(r, "ca_file", &file?).map(Some),
     }
+}
+
+fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
+    let bind_connections = r.or(
+        "bind_connections",
+        Whole { min: 1, max: 1000 },
+        32,
+        "The most passwords that one server checks for us at a time, each on a connection of \
+         its own; further logins wait.",
+    );
+    let idle_timeout = r.or(
+        "idle_timeout",
+        kind::duration(false),
+        Duration::from_secs(30),
+        "How long an unused connection is kept; stay below the server's own limit.",
+    );
+    (bind_connections, idle_timeout)
 }
 
 fn read_roles(r: &mut Reader<'_>) -> Option<Vec<RoleMapping>> {

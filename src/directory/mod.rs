@@ -8,9 +8,11 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod breaker;
 mod connection;
 mod diagnostic;
 mod dn;
+mod endpoint;
 mod entry;
 mod error;
 mod filter;
@@ -20,7 +22,9 @@ mod ldap;
 mod meter;
 mod outcome;
 mod pool;
+mod server;
 
+use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
@@ -58,8 +62,13 @@ impl Directory {
     /// # Errors
     /// When the configuration cannot work: a group that is no DN, a malformed filter
     /// or attribute, no usable certificate authority.
-    pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
-        LdapDirectory::new(config, metrics).map(|ldap| Self(Kind::Ldap(Box::new(ldap))))
+    pub fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+        entropy: &Entropy,
+    ) -> Result<Self, DirectoryError> {
+        let ldap = LdapDirectory::new(config, metrics, entropy)?;
+        Ok(Self(Kind::Ldap(Box::new(ldap))))
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
@@ -86,7 +95,7 @@ impl Directory {
         }
     }
 
-    /// Whether the directory answered when it was last asked; false until it was.
+    /// Whether any server answered when it was last asked; false until one was.
     #[must_use]
     pub fn is_up(&self) -> bool {
         match &self.0 {
@@ -94,8 +103,8 @@ impl Directory {
         }
     }
 
-    /// Asks the directory regularly whether it answers, connects again when it was
-    /// lost, and closes unused connections; never returns, ends when dropped.
+    /// Asks every server regularly whether it answers, connects again before that is
+    /// needed, and closes unused connections; never returns, ends when dropped.
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,
