@@ -29,6 +29,7 @@ use crate::policy::RouteTable;
 use crate::secret::Secret;
 use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::{KeysMade, Sessions};
+use crate::store::SecretName;
 use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{self, AssertionIssuer, AssertionKeys};
 
@@ -126,7 +127,7 @@ impl App {
         };
         let listeners = Listeners::bind(&snapshot.config.server)?;
         let telemetry_address = telemetry.address();
-        let control_socket = control_socket(&snapshot.config, &services, control.handle())?;
+        let control_socket = control_socket(&services, &readiness, control.handle())?;
         control.spawn(telemetry.serve());
         // Before the first request is forwarded, until the last was answered.
         let jwks = control.block_on(serve_jwks(&services))?;
@@ -222,7 +223,11 @@ impl App {
         let snapshot = Arc::new(snapshot(config, keys, (&ambient, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
-        if let Err(error) = self.services.sessions.reload(&snapshot.config.token) {
+        let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
+        let reloaded = self
+            .control()
+            .block_on(async move { services.sessions.reload(&new.config.token).await });
+        if let Err(error) = reloaded {
             self.reload_audit(&old.config)?;
             return Err(failed("token")(error));
         }
@@ -312,15 +317,16 @@ impl Drop for App {
 
 /// Listens to operators, if they have a socket; the task ends it when it is aborted.
 fn control_socket(
-    config: &Config,
     services: &Arc<Services>,
+    readiness: &Readiness,
     control: &Handle,
 ) -> Result<Option<tokio::task::JoinHandle<()>>, AppError> {
-    let Some(path) = &config.telemetry.control_socket else { return Ok(None) };
+    let snapshot = services.snapshot.load();
+    let Some(path) = &snapshot.config.telemetry.control_socket else { return Ok(None) };
     let _runtime = control.enter();
     let socket = Control::bind(path).map_err(failed("telemetry.control_socket"))?;
     let (commands, asked) = mpsc::channel(1);
-    control.spawn(operator::obey(Arc::clone(services), asked));
+    control.spawn(operator::obey(Arc::clone(services), readiness.clone(), asked));
     Ok(Some(control.spawn(socket.serve(commands))))
 }
 
@@ -386,7 +392,8 @@ async fn open_audit(
     let checkpoint =
         CheckpointKey::from_seed(&key.kid, &key.seed).map_err(failed("the audit key"))?;
     let fresh = Secret::new(entropy.bytes().map_err(failed("entropy"))?);
-    let hash_key = sessions.store().hash_key(fresh).await.map_err(failed("store"))?;
+    let hash_key =
+        sessions.store().secret(SecretName::Names, fresh).await.map_err(failed("store"))?;
     // One key a purpose: the store's is for throttle entries, this is derived from it.
     let derived = hmac::sign(
         &hmac::Key::new(hmac::HMAC_SHA256, hash_key.expose()),

@@ -56,6 +56,8 @@ pub enum Command {
         /// Whether the old keys are dropped at once.
         now: bool,
     },
+    /// Say why no login or request would be served.
+    Readiness {},
 }
 
 /// Which sessions.
@@ -88,6 +90,8 @@ pub enum Answer {
     Session(SessionLine),
     /// A key.
     Key(KeyLine),
+    /// Why the gateway is not ready, one line of `/readyz`.
+    Reason(String),
     /// It was done, to so many.
     Done(u64),
     /// It was not done, or not wholly; one sentence.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::audit::{Event, Record};
@@ -20,16 +19,8 @@ pub(super) async fn tend(services: Arc<Services>) {
     let mut failing = false;
     loop {
         looks.tick().await;
-        let sessions = Arc::clone(&services.sessions);
-        let tended = spawn_blocking(move || {
-            let mut events = Vec::new();
-            let result = sessions.tend_keys(&mut events);
-            (events, result)
-        });
-        let Ok((events, result)) = tended.await else {
-            tracing::error!("looking after the session keys ended by a panic");
-            continue;
-        };
+        let mut events = Vec::new();
+        let result = services.sessions.tend_keys(&mut events).await;
         record(&services, events, "schedule").await;
         let failed = result.is_err();
         if let (Err(error), false) = (result, failing) {

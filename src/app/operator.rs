@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 
 use crate::admin::control::{Answer, Asked, Command, KeyLine, Purpose, SessionLine, Which};
+use crate::admin::telemetry::Readiness;
 use crate::ambient::Timestamp;
 use crate::app::keys;
 use crate::audit::{Event, Record};
@@ -35,16 +36,18 @@ enum Trouble {
          send SIGHUP"
     )]
     NoAssertionKeys,
-    #[error("the gateway failed; its log says why")]
-    Internal,
 }
 
 /// Carries commands out, each to its end, until nobody can give any.
-pub(super) async fn obey(services: Arc<Services>, mut commands: mpsc::Receiver<Asked>) {
+pub(super) async fn obey(
+    services: Arc<Services>,
+    readiness: Readiness,
+    mut commands: mpsc::Receiver<Asked>,
+) {
     while let Some(Asked { command, answers }) = commands.recv().await {
-        let services = Arc::clone(&services);
+        let (services, readiness) = (Arc::clone(&services), readiness.clone());
         tokio::spawn(async move {
-            let last = match carry_out(&services, command, &answers).await {
+            let last = match carry_out((&services, &readiness), command, &answers).await {
                 Ok(count) => Answer::Done(count),
                 Err(trouble) => Answer::Failed(trouble.to_string()),
             };
@@ -56,11 +59,18 @@ pub(super) async fn obey(services: Arc<Services>, mut commands: mpsc::Receiver<A
 
 /// Says how many sessions or keys it concerned.
 async fn carry_out(
-    services: &Arc<Services>,
+    (services, readiness): (&Arc<Services>, &Readiness),
     command: Command,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<u64, Trouble> {
     match command {
+        Command::Readiness {} => {
+            let reasons = readiness.reasons();
+            for reason in &reasons {
+                let _ = answers.send(Answer::Reason((*reason).to_owned())).await;
+            }
+            Ok(u64::try_from(reasons.len()).unwrap_or(u64::MAX))
+        }
         Command::SessionsList { which } => list(services, &which, answers).await,
         Command::SessionsRevoke { which } => revoke(services, &which, Reason::Operator).await,
         Command::KeysList { purpose: Purpose::Session } => {
@@ -81,9 +91,9 @@ async fn list(
     which: &Which,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<u64, Trouble> {
-    let mut chosen = Chosen::new(services, which)?;
+    let mut chosen = Chosen::new(services, which).await?;
     let mut count = 0;
-    while let Some(records) = chosen.next()? {
+    while let Some(records) = chosen.next().await? {
         for record in &records {
             count += 1;
             if answers.send(Answer::Session(session_line(record))).await.is_err() {
@@ -96,9 +106,9 @@ async fn list(
 
 /// Ends sessions page by page, each page in one step of the store.
 async fn revoke(services: &Arc<Services>, which: &Which, reason: Reason) -> Result<u64, Trouble> {
-    let mut chosen = Chosen::new(services, which)?;
+    let mut chosen = Chosen::new(services, which).await?;
     let (mut count, mut recorded) = (0, true);
-    while let Some(records) = chosen.next()? {
+    while let Some(records) = chosen.next().await? {
         let ended = services.sessions.end_all(records, reason).await?;
         count += u64::try_from(ended.len()).unwrap_or(u64::MAX);
         let mut writing: JoinSet<bool> = JoinSet::new();
@@ -114,16 +124,12 @@ async fn revoke(services: &Arc<Services>, which: &Which, reason: Reason) -> Resu
 }
 
 async fn rotate(services: &Arc<Services>, now: bool) -> Result<u64, Trouble> {
-    let sessions = Arc::clone(&services.sessions);
-    let change = move || {
-        if now {
-            sessions.drop_keys()
-        } else {
-            sessions.rotate_keys().map(|events| DroppedKeys { events, left: None })
-        }
+    let sessions = &services.sessions;
+    let DroppedKeys { events, left } = if now {
+        sessions.drop_keys().await?
+    } else {
+        DroppedKeys { events: sessions.rotate_keys().await?, left: None }
     };
-    let DroppedKeys { events, left } =
-        spawn_blocking(change).await.map_err(|_| Trouble::Internal)??;
     let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
     let recorded = keys::record(services, events, "operator").await;
     if now {
@@ -147,11 +153,11 @@ struct Chosen<'s> {
 }
 
 impl<'s> Chosen<'s> {
-    fn new(services: &'s Services, which: &'s Which) -> Result<Self, Trouble> {
+    async fn new(services: &'s Services, which: &'s Which) -> Result<Self, Trouble> {
         let one = match which {
             Which::Session(text) => {
                 let session = SessionId::parse(text).ok_or(Trouble::UnknownSession)?;
-                Some(services.sessions.find(session)?.ok_or(Trouble::UnknownSession)?)
+                Some(services.sessions.find(session).await?.ok_or(Trouble::UnknownSession)?)
             }
             Which::All | Which::User(_) => None,
         };
@@ -160,12 +166,12 @@ impl<'s> Chosen<'s> {
     }
 
     /// The next ones that are live; `None` at the end.
-    fn next(&mut self) -> Result<Option<Vec<SessionRecord>>, Trouble> {
+    async fn next(&mut self) -> Result<Option<Vec<SessionRecord>>, Trouble> {
         if let Some(one) = self.one.take() {
             return Ok(Some(vec![one]));
         }
         while !self.at_end {
-            let mut records = self.services.sessions.page(self.after)?;
+            let mut records = self.services.sessions.page(self.after).await?;
             self.after = records.last().map(|record| record.session);
             self.at_end = self.after.is_none();
             records.retain(|record| {

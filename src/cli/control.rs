@@ -46,13 +46,25 @@ pub(super) enum ControlError {
 pub(super) fn ask(
     config: &Path,
     command: &Command,
-    mut line: impl FnMut(Answer),
+    line: impl FnMut(Answer),
 ) -> Result<u64, ControlError> {
     let loaded = Config::load(config).map_err(ControlError::Configuration)?;
     let path = loaded.config.telemetry.control_socket.ok_or(ControlError::NoSocket)?;
+    ask_at(&path, command, line)
+}
+
+/// The same through the socket at `path`.
+///
+/// # Errors
+/// As above.
+pub(super) fn ask_at(
+    path: &Path,
+    command: &Command,
+    mut line: impl FnMut(Answer),
+) -> Result<u64, ControlError> {
     let unreachable =
         |source| ControlError::Unreachable { path: path.display().to_string(), source };
-    let mut stream = UnixStream::connect(&path).map_err(unreachable)?;
+    let mut stream = UnixStream::connect(path).map_err(unreachable)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(unreachable)?;
     let mut text = serde_json::to_vec(command).map_err(|_| ControlError::Broken)?;
     text.push(b'\n');

@@ -5,6 +5,7 @@ pub mod audit;
 mod check;
 mod control;
 pub mod demo;
+mod doctor;
 mod keys;
 pub mod policy;
 mod schema;
@@ -33,6 +34,7 @@ enum Command {
     Serve(Serve),
     Check(Check),
     Demo(Demo),
+    Doctor(Doctor),
     Sessions(Sessions),
     Keys(Keys),
     Policy(Policy),
@@ -82,6 +84,7 @@ impl Cli {
             Command::Serve(args) => serve::run(args),
             Command::Check(args) => check::run(args),
             Command::Demo(args) => demo::run(args),
+            Command::Doctor(args) => doctor::run(args),
             Command::Sessions(args) => sessions::run(args),
             Command::Keys(args) => keys::run(args),
             Command::Policy(args) => policy::run(args),
@@ -114,6 +117,26 @@ pub struct Demo {
     /// Where to listen; port 0 takes any free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443")]
     pub listen: std::net::SocketAddr,
+}
+
+/// Walk the way of a login and of a request, and say where it breaks off
+///
+/// One line a step: what was tried, how long it took, and ok or what to do: each
+/// directory server from its name to the service account, the search base, filter,
+/// attributes and groups, a person's entry and role, the routes, the running gateway
+/// (through `telemetry.control_socket`), the store and the upstreams. Asks for no
+/// password and changes nothing. Exits with 0, or with 1 when a step failed.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// The configuration file (TOML); `BINDGATE_SECTION__KEY` in the environment overrides it
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Somebody's login name: find the entry, the groups and the role
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// A request, such as 'GET /orders/7': what the routes say of it
+    #[arg(long, value_name = "'METHOD PATH'")]
+    pub request: Option<String>,
 }
 
 /// See who is logged in, and end sessions
@@ -301,8 +324,8 @@ mod tests {
     use clap::{Args as _, Command, CommandFactory as _, Parser as _};
 
     use super::{
-        Audit, AuditVerify, Check, Cli, Demo, KeysRotate, Policy, PolicyCheck, Revocation, Schema,
-        Selection, Serve,
+        Audit, AuditVerify, Check, Cli, Demo, Doctor, KeysRotate, Policy, PolicyCheck, Revocation,
+        Schema, Selection, Serve,
     };
 
     #[test]
@@ -321,6 +344,7 @@ mod tests {
             ("check", Check::augment_args(Command::new("check"))),
             ("schema", Schema::augment_args(Command::new("schema"))),
             ("demo", Demo::augment_args(Command::new("demo"))),
+            ("doctor", Doctor::augment_args(Command::new("doctor"))),
             ("policy check", PolicyCheck::augment_args(Command::new("check"))),
             ("audit verify", AuditVerify::augment_args(Command::new("verify"))),
             ("sessions list", Selection::augment_args(Command::new("list"))),

@@ -26,6 +26,12 @@ impl Dn {
             normal.push(',');
         }
     }
+
+    /// Whether this names the entry `base` or one below it.
+    pub(super) fn is_below(&self, base: &Self) -> bool {
+        let above = self.0.strip_suffix(&base.0);
+        above.is_some_and(|above| above.is_empty() || above.ends_with(','))
+    }
 }
 
 impl fmt::Display for Dn {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -15,10 +16,10 @@ use crate::directory::guard;
 
 /// One server.
 pub(super) struct Endpoint {
-    server: LdapServer,
+    pub(super) server: LdapServer,
     /// Whether searches are kept to the server's own domain.
     within_domain: bool,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
 }
 
 impl Endpoint {
@@ -55,13 +56,20 @@ impl Endpoint {
             guard::start_tls(&mut stream).await?;
         }
         match &self.tls {
-            None => Connection::over(stream, self.name(), self.within_domain).await,
+            None => self.speak(stream).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                let stream = stream.map_err(DirectoryError::Tls)?;
-                Connection::over(stream, self.name(), self.within_domain).await
+                self.speak(stream.map_err(DirectoryError::Tls)?).await
             }
         }
+    }
+
+    /// Speaks LDAP over a stream to the server that is secured as it should be.
+    pub(super) async fn speak<S>(&self, stream: S) -> Result<Connection, DirectoryError>
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
+        Connection::over(stream, self.name(), self.within_domain).await
     }
 }
 

@@ -17,6 +17,7 @@ use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
+use crate::directory::stamp::{self, Stamp};
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials};
 use crate::metrics::Metrics;
@@ -80,7 +81,7 @@ impl LdapDirectory {
     pub(super) async fn verify(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         timeout(self.timeout, self.verify_at_leisure(credentials, found))
             .await
@@ -98,12 +99,12 @@ impl LdapDirectory {
     async fn verify_at_leisure(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        if !found(&account.to_string()) {
+        if !found(account.to_string()).await {
             return Err(VerifyError::Withheld);
         }
         let account = account.to_string();
@@ -138,13 +139,14 @@ impl LdapDirectory {
 
     /// The one entry with the login name. A name without entry is rejected without a
     /// bind: an invented DN might exist.
-    async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
+    pub(super) async fn find(&self, name: &str) -> Result<Entry, VerifyError> {
         let comparison = match &self.active_directory {
             None => Filter::Equal(self.user_attribute.clone(), name.to_owned()),
             Some(it) => it.named(name, &*it.domain(&self.pool).await?)?,
         };
         let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
-        let mut attributes: Vec<_> = wanted.map(Attribute::as_str).collect();
+        let mut attributes: Vec<_> =
+            wanted.map(Attribute::as_str).chain(stamp::ATTRIBUTES).collect();
         if self.active_directory.is_some() {
             attributes.extend(account::ATTRIBUTES);
         }
@@ -167,7 +169,11 @@ impl LdapDirectory {
     }
 
     /// Who an entry is whose password was right.
-    async fn person(&self, entry: &Entry, account: String) -> Result<Person, VerifyError> {
+    pub(super) async fn person(
+        &self,
+        entry: &Entry,
+        account: String,
+    ) -> Result<Person, VerifyError> {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");
@@ -180,10 +186,14 @@ impl LdapDirectory {
             self.roles.first(&groups)
         };
         match role {
-            Some(role) => {
-                let attributes = self.attributes_of(entry, &account);
-                Ok(Person { subject, role: role.clone(), account, attributes, notice: None })
-            }
+            Some(role) => Ok(Person {
+                subject,
+                role: role.clone(),
+                attributes: self.attributes_of(entry, &account),
+                account,
+                stamp: Some(Stamp::read(entry).text()),
+                notice: None,
+            }),
             None => Err(VerifyError::NoRole { account, subject }),
         }
     }

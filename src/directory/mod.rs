@@ -9,12 +9,15 @@ mod active_directory;
 mod ber;
 mod bind;
 mod breaker;
+mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
 mod endpoint;
 mod entry;
 mod error;
+mod examine;
+mod expect;
 mod filter;
 mod group;
 mod guard;
@@ -23,6 +26,7 @@ mod meter;
 mod outcome;
 mod pool;
 mod server;
+mod stamp;
 
 use crate::ambient::Entropy;
 use crate::config;
@@ -31,6 +35,7 @@ use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
 
 pub use error::{DirectoryError, VerifyError};
+pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 
@@ -54,6 +59,9 @@ pub struct Person {
     pub notice: Option<Notice>,
     /// What `directory.attributes` asks for, as far as the entry has it.
     pub attributes: Attributes,
+    /// What tells this account and its password from later ones; compared as text, never
+    /// understood elsewhere. `None` where the directory says nothing of the kind.
+    pub stamp: Option<String>,
 }
 
 impl Directory {
@@ -77,7 +85,7 @@ impl Directory {
     /// # Errors
     /// When they do not fit, the account cannot be used, or the directory is unavailable.
     pub async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
-        self.verify_if(credentials, |_| true).await
+        self.verify_if(credentials, async |_| true).await
     }
 
     /// The same; `found` is told the entry's own normalised DN and says whether the
@@ -88,7 +96,7 @@ impl Directory {
     pub async fn verify_if(
         &self,
         credentials: &Credentials,
-        found: impl FnOnce(&str) -> bool,
+        found: impl AsyncFnOnce(String) -> bool,
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,

@@ -76,7 +76,7 @@ impl Credentials {
     ///
     /// On a `public` route a bearer token that is not ours is the upstream's
     /// business; elsewhere it is an invalid token.
-    pub(crate) fn read(&self, headers: &HeaderMap, public: bool) -> Reading {
+    pub(crate) async fn read(&self, headers: &HeaderMap, public: bool) -> Reading {
         self.remembered.follow(self.sessions.version());
         let context = cookie::find(headers, &self.context_cookie);
         let from_cookie = cookie::find(headers, &self.token_cookie);
@@ -101,11 +101,11 @@ impl Credentials {
         let credential = match (bearer, from_cookie) {
             (_, Found::Several) => Err(Refusal::InvalidToken),
             (Some(_), _) if !ours && !public => Err(Refusal::InvalidToken),
-            (Some(text), Found::One(bytes)) if ours => self.both(text, bytes, &context),
+            (Some(text), Found::One(bytes)) if ours => self.both(text, bytes, &context).await,
             (Some(text), Found::None) if ours => {
-                self.one(text.as_bytes(), &context, Carrier::Authorization)
+                self.one(text.as_bytes(), &context, Carrier::Authorization).await
             }
-            (_, Found::One(bytes)) => self.one(bytes, &context, Carrier::Cookie),
+            (_, Found::One(bytes)) => self.one(bytes, &context, Carrier::Cookie).await,
             (_, Found::None) => Err(Refusal::Unauthenticated),
         };
         Reading { credential, authorization_is_ours: ours }
@@ -114,14 +114,14 @@ impl Credentials {
     /// Two tokens must name one session; then the one in `Authorization` counts. Tokens of
     /// one session have one context, so if only one of them fits the cookie, the other is
     /// another session's.
-    fn both(
+    async fn both(
         &self,
         bearer: &str,
         cookie: &[u8],
         context: &Found<'_>,
     ) -> Result<Credential, Refusal> {
-        let first = self.one(bearer.as_bytes(), context, Carrier::Authorization);
-        let second = self.one(cookie, context, Carrier::Cookie);
+        let first = self.one(bearer.as_bytes(), context, Carrier::Authorization).await;
+        let second = self.one(cookie, context, Carrier::Cookie).await;
         match (first, second) {
             (Ok(first), Ok(second))
                 if first.known.pair.session() == second.known.pair.session() =>
@@ -135,7 +135,7 @@ impl Credentials {
         }
     }
 
-    fn one(
+    async fn one(
         &self,
         token: &[u8],
         context: &Found<'_>,
@@ -149,7 +149,7 @@ impl Credentials {
             Found::One(value) => Some(*value),
             Found::None | Found::Several => None,
         };
-        let pair = self.sessions.check(text, value).map_err(|error| match error {
+        let pair = self.sessions.check(text, value).await.map_err(|error| match error {
             CheckError::InvalidToken(_) => Refusal::InvalidToken,
             CheckError::ContextMismatch => Refusal::ContextMismatch,
         })?;

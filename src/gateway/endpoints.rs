@@ -34,7 +34,7 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         let headers = &inbound.parts.headers;
-        let reading = loaded.credentials.read(headers, false);
+        let reading = loaded.credentials.read(headers, false).await;
         if inbound.parts.method == Method::POST {
             proved(loaded, &inbound, &reading)?;
         }
@@ -69,7 +69,7 @@ impl Gateway {
         exchange: &mut Exchange,
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
-        let reading = loaded.credentials.read(&inbound.parts.headers, false);
+        let reading = loaded.credentials.read(&inbound.parts.headers, false).await;
         let caller = self.caller(loaded, exchange, reading.credential, (false, None)).await?;
         let identity = caller.ok_or(Refusal::Unauthenticated)?.named.identity;
         let answer = answer::json(
@@ -93,7 +93,7 @@ impl Gateway {
         exchange: &mut Exchange,
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
-        let reading = loaded.credentials.read(&inbound.parts.headers, false);
+        let reading = loaded.credentials.read(&inbound.parts.headers, false).await;
         proved(loaded, &inbound, &reading)?;
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);

@@ -28,7 +28,6 @@ use crate::policy::Found;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{Opened, Origin, Reason};
-use crate::throttle::Attempt;
 use crate::wire::cookie;
 use crate::wire::host::Host;
 use crate::wire::return_path;
@@ -129,23 +128,23 @@ impl Gateway {
         let began = Instant::now();
         let mut record = exchange.record(Event::Login, "", None);
         record.name_hash = Some(services.audit.hash_name(&posted.username));
-        let (credentials, attempt, directory) =
-            self.attempt(loaded, exchange, &posted).map_err(|(refusal, outcome)| {
-                opening::count(services, outcome, began);
-                record.outcome = outcome;
-                record.status = Some(refusal.facts().status);
-                services.audit.refusal(exchange.client, record.clone());
-                refusal
-            })?;
+        let (credentials, directory) = possible(loaded, posted).map_err(|(refusal, outcome)| {
+            opening::count(services, outcome, began);
+            record.outcome = outcome;
+            record.status = Some(refusal.facts().status);
+            services.audit.refusal(exchange.client, record.clone());
+            refusal
+        })?;
         let opening = Opening {
             directory,
             credentials,
-            attempt,
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
-            previous: loaded.credentials.read(headers, false).credential.ok().map(|previous| {
-                let pair = &previous.known.pair;
-                (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
-            }),
+            previous: loaded.credentials.read(headers, false).await.credential.ok().map(
+                |previous| {
+                    let pair = &previous.known.pair;
+                    (pair.session(), ending_record(exchange, owner(pair), Reason::NewLogin))
+                },
+            ),
             record,
             began,
         };
@@ -153,28 +152,6 @@ impl Gateway {
         // a session that was opened is cut off by a client that goes away.
         let opened = services.control.spawn(opening.complete(Arc::clone(services)));
         opened.await.map_err(|_| Refusal::Internal)?
-    }
-
-    /// Everything before the directory is asked; the attempt is counted first.
-    fn attempt(
-        &self,
-        loaded: &Loaded,
-        exchange: &Exchange,
-        posted: &Posted,
-    ) -> Result<(Credentials, Attempt, Arc<Directory>), (Refusal, &'static str)> {
-        let credentials = Credentials::parse(posted.username.clone(), posted.password.clone())
-            .map_err(|_| (Refusal::InvalidCredentials, "impossible"))?;
-        let directory = loaded.snapshot.directory.clone();
-        let directory =
-            directory.ok_or((Refusal::DirectoryUnavailable, "directory_unavailable"))?;
-        let attempt =
-            self.services().throttle.begin(&credentials.folded_name(), exchange.client).map_err(
-                |throttled| {
-                    let retry_after = throttled.retry_after;
-                    (Refusal::TooManyAttempts { retry_after }, "throttled")
-                },
-            )?;
-        Ok((credentials, attempt, directory))
     }
 
     /// `GET /auth/`.
@@ -208,13 +185,25 @@ impl Gateway {
             };
             return Ok(answer::page(StatusCode::OK, again.html()));
         }
-        let reading = loaded.credentials.read(headers, false);
+        let reading = loaded.credentials.read(headers, false).await;
         let caller = self.caller(loaded, exchange, reading.credential, (false, None)).await;
         if let Ok(Some(_)) = caller {
             return Ok(answer::see_other(&back));
         }
         Ok(login_form(loaded, StatusCode::OK, ("", &back), None))
     }
+}
+
+/// Credentials that a directory may be asked about, and the directory.
+fn possible(
+    loaded: &Loaded,
+    Posted { username, password, .. }: Posted,
+) -> Result<(Credentials, Arc<Directory>), (Refusal, &'static str)> {
+    let credentials = Credentials::parse(username, password)
+        .map_err(|_| (Refusal::InvalidCredentials, "impossible"))?;
+    let directory = loaded.snapshot.directory.clone();
+    let directory = directory.ok_or((Refusal::DirectoryUnavailable, "directory_unavailable"))?;
+    Ok((credentials, directory))
 }
 
 /// The answer to a login that succeeded.

@@ -2,7 +2,6 @@
 //! its end on the control runtime, whatever its client does meanwhile. Knows no HTTP.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,13 +13,12 @@ use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
 use crate::session::{self, Opened, Origin, Reason};
-use crate::throttle::Attempt;
+use crate::throttle::{Attempt, Denied, Throttled};
 
-/// A login whose attempt is counted and whose directory has not been asked yet.
+/// A login that is not counted yet, and whose directory has not been asked.
 pub(super) struct Opening {
     pub(super) directory: Arc<Directory>,
     pub(super) credentials: Credentials,
-    pub(super) attempt: Attempt,
     pub(super) origin: Origin,
     /// The session that the browser already had, and the record of its end.
     pub(super) previous: Option<(SessionId, Record)>,
@@ -44,8 +42,8 @@ impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
     pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Refusal> {
-        let Self { directory, credentials, attempt, origin, previous, mut record, began } = self;
-        let verdict = verify_and_open(&services, &directory, (&credentials, attempt), origin).await;
+        let Self { directory, credentials, origin, previous, mut record, began } = self;
+        let verdict = verify_and_open(&services, &directory, &credentials, origin).await;
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
@@ -108,23 +106,32 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 async fn verify_and_open(
     services: &Services,
     directory: &Directory,
-    (credentials, mut attempt): (&Credentials, Attempt),
+    credentials: &Credentials,
     origin: Origin,
 ) -> Verdict {
-    let (mut account, mut notice, mut too_many) = (None, None, None);
+    // Counted before anybody is asked.
+    let begun = services.throttle.begin(&credentials.folded_name(), origin.address).await;
+    let mut attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(denied) => {
+            let (refusal, outcome) = not_tried(denied);
+            return Verdict { result: Err(refusal), outcome, account: None, notice: None };
+        }
+    };
+    let (mut account, mut notice, mut denied) = (None, None, None);
     let verified = directory
-        .verify_if(credentials, |found| {
-            account = Some(found.to_owned());
-            too_many = attempt.of_account(found).err();
-            too_many.is_none()
+        .verify_if(credentials, async |found| {
+            denied = attempt.of_account(&found).await.err();
+            account = Some(found);
+            denied.is_none()
         })
         .await;
     let (refusal, outcome) = match verified {
         Ok(person) => {
-            attempt.succeeded();
+            attempt.succeeded().await;
             notice = person.notice;
-            let Person { subject, role, account: name, attributes, .. } = person;
-            let person = session::Person { subject, role, account: name, attributes };
+            let Person { subject, role, account: name, attributes, stamp, .. } = person;
+            let person = session::Person { subject, role, account: name, attributes, stamp };
             match services.sessions.open(person, origin).await {
                 Ok(opened) => {
                     return Verdict { result: Ok(opened), outcome: "ok", account, notice };
@@ -135,42 +142,55 @@ async fn verify_and_open(
                 }
             }
         }
-        Err(error) => turned_away(error, attempt, too_many.map(|throttled| throttled.retry_after)),
+        Err(error) => turned_away(error, attempt, denied).await,
     };
     Verdict { result: Err(refusal), outcome, account, notice }
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.
-fn turned_away(
+async fn turned_away(
     error: VerifyError,
     attempt: Attempt,
-    retry_after: Option<Duration>,
+    denied: Option<Denied>,
 ) -> (Refusal, &'static str) {
     match error {
         // The attempt is dropped here and stays counted.
         VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
         VerifyError::MustChange(change) => {
-            attempt.succeeded();
+            attempt.succeeded().await;
             (Refusal::PasswordChangeRequired, change.label())
         }
         VerifyError::AccountUnavailable(bar) => {
-            attempt.succeeded();
+            attempt.succeeded().await;
             (Refusal::AccountUnavailable, bar.label())
         }
         VerifyError::NoRole { .. } => {
-            attempt.succeeded();
+            attempt.succeeded().await;
             (Refusal::NoRole, "no_role")
         }
         VerifyError::Withheld => {
-            attempt.withdraw();
-            let retry_after = retry_after.unwrap_or_default();
-            (Refusal::TooManyAttempts { retry_after }, "throttled")
+            attempt.withdraw().await;
+            denied.map_or((Refusal::Internal, "internal"), not_tried)
         }
         VerifyError::Unavailable(error) => {
             // An outage locks nobody out.
-            attempt.withdraw();
+            attempt.withdraw().await;
             tracing::error!(%error, "the directory cannot answer");
             (Refusal::DirectoryUnavailable, "directory_unavailable")
+        }
+    }
+}
+
+/// Why a password is not tried.
+fn not_tried(denied: Denied) -> (Refusal, &'static str) {
+    match denied {
+        Denied::Throttled(Throttled { retry_after, .. }) => {
+            (Refusal::TooManyAttempts { retry_after }, "throttled")
+        }
+        Denied::Store(_) => (Refusal::StoreUnavailable, "store_unavailable"),
+        Denied::Entropy(error) => {
+            tracing::error!(%error, "a login could not be counted");
+            (Refusal::Internal, "internal")
         }
     }
 }

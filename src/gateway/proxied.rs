@@ -73,7 +73,7 @@ impl Gateway {
         let slot = self.audit_slot(loaded)?;
         let origins = &config.server.cors_origins;
         inbound.is_websocket = is_websocket(&inbound.parts.headers, &inbound.parts.method);
-        let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public());
+        let reading = loaded.credentials.read(&inbound.parts.headers, route.is_public()).await;
         inbound.authorization_is_ours = reading.authorization_is_ours;
         let proof = gate::needs_proof(&inbound.parts.method, inbound.is_websocket)
             .then(|| csrf::proof(&inbound.parts.headers, inbound.host.authority(), origins));

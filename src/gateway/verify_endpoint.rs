@@ -71,7 +71,7 @@ impl Gateway {
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
         let proof = gate::needs_proof(&described.method, is_websocket)
             .then(|| csrf::proof(headers, described.host.authority(), origins));
-        let reading = loaded.credentials.read(headers, route.is_public());
+        let reading = loaded.credentials.read(headers, route.is_public()).await;
         let caller =
             self.caller(loaded, exchange, reading.credential, (route.is_public(), proof)).await?;
         // Known to a refusal's record too.

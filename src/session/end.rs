@@ -57,19 +57,24 @@ impl Sessions {
     /// When the store cannot answer; the session is ended here all the same, and
     /// the store told as soon as it can be.
     pub async fn end(&self, session: SessionId, reason: Reason) -> Result<bool, StoreError> {
-        let until = self.revoke_here(session, reason);
+        let is_known = self.live.end_of(session).is_some() || self.live.is_revoked(session);
+        // Not in use; the record tells when it would end.
+        let record = if is_known { None } else { self.store.read(session).await.ok().flatten() };
+        let until = match record {
+            Some(record) => self.revoke_here_until(session, revoked_until(record.end), reason),
+            None => self.revoke_here(session, reason),
+        };
         self.write_revocation(session, until, reason).await
     }
 
     /// Ends a session in memory and leaves word for the store. Says until when the
     /// revocation must be remembered.
     pub(super) fn revoke_here(&self, session: SessionId, reason: Reason) -> Timestamp {
-        let known = self.live.end_of(session).or_else(|| {
-            // Not in use; the record tells.
-            self.store.read(session).ok().flatten().map(|record| record.end)
+        let until = self.live.revoked_until(session).unwrap_or_else(|| {
+            let longest = || self.clock.now().plus(self.lifetimes.load().session);
+            revoked_until(self.live.end_of(session).unwrap_or_else(longest))
         });
-        let end = known.unwrap_or_else(|| self.clock.now().plus(self.lifetimes.load().session));
-        self.revoke_here_until(session, revoked_until(end), reason)
+        self.revoke_here_until(session, until, reason)
     }
 
     fn revoke_here_until(&self, session: SessionId, until: Timestamp, reason: Reason) -> Timestamp {

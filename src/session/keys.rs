@@ -1,8 +1,10 @@
 //! The keys of session tokens over time: when a new one signs, and how long an old
-//! one is needed. Writes files: callers that must not wait call from elsewhere.
+//! one is needed.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+
+use tokio::task::spawn_blocking;
 
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
@@ -66,9 +68,9 @@ impl Sessions {
     ///
     /// # Errors
     /// When the key cannot be made or written; all is then as it was.
-    pub fn rotate_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
-        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
-        self.rotate().map(|made| vec![made])
+    pub async fn rotate_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let _changing = self.retiring.lock().await;
+        self.rotate().await.map(|made| vec![made])
     }
 
     /// Makes a new key and drops all others: every token is dead at once. The
@@ -76,13 +78,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When the new key cannot be made or written; all is then as it was.
-    pub fn drop_keys(&self) -> Result<DroppedKeys, KeyError> {
-        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn drop_keys(&self) -> Result<DroppedKeys, KeyError> {
+        let _changing = self.retiring.lock().await;
         let old = self.keys();
-        let mut dropped = DroppedKeys { events: vec![self.rotate()?], left: None };
+        let mut dropped = DroppedKeys { events: vec![self.rotate().await?], left: None };
         self.hold(self.keys.load().alone());
         for KeyFacts { kid, .. } in old {
-            let deleted = self.source.delete(&kid);
+            let deleted = self.delete(kid.clone()).await;
             dropped.left = dropped.left.or(deleted.err());
             dropped.events.push(self.event(kid, KeyChange::Dropped));
         }
@@ -94,32 +96,39 @@ impl Sessions {
     ///
     /// # Errors
     /// When a file cannot be written or deleted; it is tried again next time.
-    pub fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
-        let mut retiring = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+    pub async fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
+        let mut retiring = self.retiring.lock().await;
         let now = self.clock.now();
         let due = |every| now >= self.keys.load().signing_since().plus(every);
         if self.lifetimes.load().rotate_every.is_some_and(due) {
-            events.push(self.rotate()?);
+            events.push(self.rotate().await?);
         }
         for KeyFacts { kid, replaced, .. } in self.keys() {
             let Some(replaced) = replaced else { continue };
             let mut cursor = retiring.remove(&kid);
-            if self.is_needed(replaced, now, &mut cursor) {
+            if self.is_needed(replaced, now, &mut cursor).await {
                 retiring.extend(cursor.map(|cursor| (kid, cursor)));
                 continue;
             }
-            self.source.delete(&kid)?;
+            self.delete(kid.clone()).await?;
             self.hold(self.keys.load().without(&kid));
             events.push(self.event(kid, KeyChange::Retired));
         }
         Ok(())
     }
 
-    fn rotate(&self) -> Result<KeyEvent, KeyError> {
-        let ring = self.keys.load().rotated(&self.source, self.clock.now(), &self.entropy)?;
+    async fn rotate(&self) -> Result<KeyEvent, KeyError> {
+        let (ring, source) = (self.keys.load_full(), self.source.clone());
+        let (now, entropy) = (self.clock.now(), self.entropy.clone());
+        let ring = aside(move || ring.rotated(&source, now, &entropy)).await?;
         let made = ring.facts().pop().map(|facts| facts.kid).unwrap_or_default();
         self.hold(ring);
         Ok(self.event(made, KeyChange::Made))
+    }
+
+    async fn delete(&self, kid: String) -> Result<(), KeyError> {
+        let source = self.source.clone();
+        aside(move || source.delete(&kid)).await
     }
 
     /// Takes over another ring; what was verified must be verified again.
@@ -139,7 +148,7 @@ impl Sessions {
     /// Whether a session may hold a token of a key that was replaced then, and could
     /// still use it. No session begins to hold one: so each is looked at until it
     /// does not, and then never again.
-    fn is_needed(
+    async fn is_needed(
         &self,
         replaced: Timestamp,
         now: Timestamp,
@@ -157,7 +166,7 @@ impl Sessions {
             record.is_over(now, idle_before) || holds_newer_only(record, replaced)
         };
         for _ in 0..PAGES_MAX {
-            let Ok(mut records) = self.page(*cursor) else { return true };
+            let Ok(mut records) = self.page(*cursor).await else { return true };
             let count = records.len();
             let done = records.iter().take_while(|record| is_done(record)).count();
             records.truncate(done);
@@ -171,6 +180,13 @@ impl Sessions {
         }
         true
     }
+}
+
+/// Does what writes files where nobody waits for it.
+async fn aside<A: Send + 'static>(
+    work: impl FnOnce() -> Result<A, KeyError> + Send + 'static,
+) -> Result<A, KeyError> {
+    spawn_blocking(work).await.unwrap_or(Err(KeyError::Generation))
 }
 
 /// Whether all tokens of a session that can be used were issued after this moment:

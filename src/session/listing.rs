@@ -23,8 +23,8 @@ impl Sessions {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
-        let mut records = self.store.page(after)?;
+    pub async fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+        let mut records = self.store.page(after).await?;
         for record in &mut records {
             self.refresh(record);
         }
@@ -35,8 +35,8 @@ impl Sessions {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn find(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
-        let record = self.store.read(session)?.map(|mut record| {
+    pub async fn find(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+        let record = self.store.read(session).await?.map(|mut record| {
             self.refresh(&mut record);
             record
         });
@@ -65,7 +65,7 @@ impl Sessions {
     /// When the store cannot answer; then nobody knows how many there are.
     pub async fn keep_to_limit(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
         let Some(max) = self.lifetimes.load().per_user else { return Ok(Vec::new()) };
-        let mut records = self.store.of_subject(subject)?;
+        let mut records = self.store.of_subject(subject).await?;
         for record in &mut records {
             self.refresh(record);
         }

@@ -1,5 +1,5 @@
 //! What memory holds of the sessions in use, so that an ordinary request costs a
-//! few atomic loads; and which sessions are revoked. No guard of the map leaves
+//! few atomic loads; and how a revocation reaches them. No guard of the map leaves
 //! this file.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::ambient::Timestamp;
 use crate::identity::{Attributes, SessionId};
+use crate::session::revoked::Revoked;
 use crate::store::{Replaced, Seen, SessionRecord};
 use crate::token::{AssertionMemory, Claims};
 
@@ -178,37 +179,41 @@ impl Live {
     }
 }
 
-enum Slot {
-    Live(Arc<Live>),
-    Revoked { until: Timestamp },
+/// Every session in use, and which are revoked.
+#[derive(Default)]
+pub(super) struct Registry {
+    in_use: DashMap<SessionId, Arc<Live>>,
+    revoked: Revoked,
 }
 
-/// Every session in use or revoked.
-pub(super) struct Registry(DashMap<SessionId, Slot>);
-
 impl Registry {
-    pub(super) fn new(revocations: Vec<(SessionId, Timestamp)>) -> Self {
-        let slots = revocations.into_iter();
-        Self(slots.map(|(session, until)| (session, Slot::Revoked { until })).collect())
+    /// A session that is in use already.
+    pub(super) fn in_use(&self, session: SessionId) -> Option<Arc<Live>> {
+        self.in_use.get(&session).map(|live| Arc::clone(&live))
     }
 
     /// The session of verified claims. `read` is asked for its record when it is
-    /// not in use yet. A revocation that comes in between is not missed: it leaves
-    /// its slot behind, and that is looked at last.
+    /// not in use yet. A revocation that comes in between is not missed: it is
+    /// known before it looks for a session to end, and looked for here while nobody
+    /// else can look at the place of the session.
     pub(super) fn live(
         &self,
         claims: &Claims,
         read: impl FnOnce() -> Option<SessionRecord>,
     ) -> Arc<Live> {
-        if let Some(slot) = self.0.get(&claims.session) {
-            return slot.live(claims);
+        if let Some(live) = self.in_use.get(&claims.session) {
+            return Arc::clone(&live);
         }
-        let record = read();
-        match self.0.entry(claims.session) {
-            Entry::Occupied(slot) => slot.get().live(claims),
+        let record = if self.is_revoked(claims.session) { None } else { read() };
+        match self.in_use.entry(claims.session) {
+            Entry::Occupied(live) => Arc::clone(live.get()),
             Entry::Vacant(vacant) => {
                 let live = Arc::new(Live::new(record.as_ref(), claims));
-                vacant.insert(Slot::Live(Arc::clone(&live)));
+                if self.is_revoked(claims.session) {
+                    live.end_now();
+                } else {
+                    vacant.insert(Arc::clone(&live));
+                }
                 live
             }
         }
@@ -216,72 +221,68 @@ impl Registry {
 
     /// The session's end, if it is in use and known.
     pub(super) fn end_of(&self, session: SessionId) -> Option<Timestamp> {
-        match &*self.0.get(&session)? {
-            Slot::Live(live) => live.end(),
-            Slot::Revoked { until } => Some(*until),
-        }
+        self.in_use.get(&session)?.end()
     }
 
     /// The last activity of a session in use.
     pub(super) fn last_activity_of(&self, session: SessionId) -> Option<Timestamp> {
-        match &*self.0.get(&session)? {
-            Slot::Live(live) => Some(live.last_activity()),
-            Slot::Revoked { .. } => None,
-        }
+        Some(self.in_use.get(&session)?.last_activity())
     }
 
     pub(super) fn is_revoked(&self, session: SessionId) -> bool {
-        self.0.get(&session).is_some_and(|slot| matches!(&*slot, Slot::Revoked { .. }))
+        self.revoked.contains(session)
+    }
+
+    /// Until when a session's revocation is remembered, if it is revoked.
+    pub(super) fn revoked_until(&self, session: SessionId) -> Option<Timestamp> {
+        self.revoked.until(session)
     }
 
     /// Ends a session here, and wakes its streams.
     pub(super) fn revoke(&self, session: SessionId, until: Timestamp) {
-        if let Some(Slot::Live(live)) = self.0.insert(session, Slot::Revoked { until }) {
+        self.revoked.insert(session, until);
+        self.end_in_use(session);
+    }
+
+    /// Ends many, as they are read from the store.
+    pub(super) fn revoke_all(&self, ended: &[(SessionId, Timestamp)]) {
+        self.revoked.extend(ended.iter().copied());
+        for (session, _) in ended {
+            self.end_in_use(*session);
+        }
+    }
+
+    /// Only after the session is known to be revoked.
+    fn end_in_use(&self, session: SessionId) {
+        if let Some((_, live)) = self.in_use.remove(&session) {
             live.end_now();
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.in_use.len() + self.revoked.len()
     }
 
     /// What the store does not know yet; with `all`, activity of the last seconds too.
     pub(super) fn unnoted(&self, all: bool) -> Vec<Arc<Live>> {
         let lag = if all { Duration::ZERO } else { ACTIVITY_LAG };
-        let slots = self.0.iter();
-        slots
-            .filter_map(|slot| match &*slot {
-                Slot::Live(live) if live.is_unnoted(lag) => Some(Arc::clone(live)),
-                _ => None,
-            })
-            .collect()
+        let in_use = self.in_use.iter().filter(|live| live.is_unnoted(lag));
+        in_use.map(|live| Arc::clone(&live)).collect()
     }
 
     /// Ends sessions whose time is over, forgets those that nobody uses and whose
-    /// activity the store knows, and revocations that are over.
-    pub(super) fn sweep(&self, now: Timestamp) {
-        self.0.retain(|_, slot| match slot {
-            Slot::Live(live) => {
-                if live.end().is_some_and(|end| end <= now) && !live.is_ended() {
-                    live.end_now();
-                }
-                Arc::strong_count(live) > 1 || live.is_unnoted(Duration::ZERO)
+    /// activity the store knows, and in so many turns revocations that are over.
+    pub(super) fn sweep(&self, now: Timestamp, turns: usize) {
+        self.in_use.retain(|_, live| {
+            if live.end().is_some_and(|end| end <= now) && !live.is_ended() {
+                live.end_now();
             }
-            Slot::Revoked { until } => *until > now,
+            Arc::strong_count(live) > 1 || live.is_unnoted(Duration::ZERO)
         });
+        self.revoked.sweep(now, turns);
     }
 }
 
-impl Slot {
-    fn live(&self, claims: &Claims) -> Arc<Live> {
-        match self {
-            Self::Live(live) => Arc::clone(live),
-            Self::Revoked { .. } => {
-                let live = Live::new(None, claims);
-                live.end_now();
-                Arc::new(live)
-            }
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod listing;
 mod live;
 mod open;
 mod renewal;
+mod revoked;
 mod start;
 mod upkeep;
 mod verify;
@@ -32,6 +33,7 @@ pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
 pub use open::{OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
+pub use revoked::Revoked;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
@@ -48,7 +50,7 @@ pub struct Sessions {
     version: AtomicU64,
     /// Held while the keys change; for each old key, up to which session nobody
     /// holds a token of it.
-    retiring: Mutex<HashMap<String, SessionId>>,
+    retiring: tokio::sync::Mutex<HashMap<String, SessionId>>,
     keys_made: KeysMade,
     lifetimes: ArcSwap<Lifetimes>,
     /// What tokens say besides, for others to read.

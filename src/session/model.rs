@@ -176,7 +176,7 @@ impl User {
         match *step {
             Step::Request { token, carrier } => {
                 let token = &self.tokens[self.tokens.len().saturating_sub(token + 1)];
-                let pair = sessions.check(&token.token, context).unwrap();
+                let pair = sessions.check(&token.token, context).await.unwrap();
                 let is = name(&sessions.admit(&pair, carrier, Presence::Active));
                 let should = self.model.request(token, carrier, now);
                 // A session whose time is over may be forgotten: any refusal is right then.
@@ -186,7 +186,7 @@ impl User {
             }
             Step::Renew { token, carrier } => {
                 let token = &self.tokens[self.tokens.len().saturating_sub(token + 1)];
-                let pair = sessions.check(&token.token, context).unwrap();
+                let pair = sessions.check(&token.token, context).await.unwrap();
                 let is = sessions.renew(&pair, carrier, Presence::Active).await;
                 match (is, self.model.renew(token, carrier, now)) {
                     (Ok(is), Ok(generation)) => {
@@ -233,7 +233,7 @@ async fn history(steps: &[Step], embedded: bool) {
                 drop(sessions);
                 sessions = start(&kind, &token, &clock, &metrics).await;
             }
-            Step::Restart => sessions.live.sweep(clock.now()),
+            Step::Restart => sessions.live.sweep(clock.now(), 1),
             other => user.step(&sessions, other, now).await,
         }
     }

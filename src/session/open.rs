@@ -20,6 +20,8 @@ pub struct Person {
     pub account: String,
     /// What claims ask of the entry.
     pub attributes: Attributes,
+    /// What the directory tells the account and its password by.
+    pub stamp: Option<String>,
 }
 
 /// Where a login came from.
@@ -72,7 +74,7 @@ impl Sessions {
     /// # Errors
     /// When the store cannot answer, or a token cannot be made.
     pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
-        let Person { subject, role, account, attributes } = person;
+        let Person { subject, role, account, attributes, stamp } = person;
         let now = self.clock.now();
         let times = **self.lifetimes.load();
         let session = SessionId::fresh(&self.entropy)?;
@@ -97,6 +99,7 @@ impl Sessions {
             role: role.clone(),
             account,
             attributes,
+            stamp,
             created: now,
             end,
             last_activity: now,

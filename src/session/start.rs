@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -84,9 +84,8 @@ impl Sessions {
         let (keys, keys_made) =
             keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
-        let live = Registry::new(store.revocations()?);
-        let active = store.sweep(clock.now(), Timestamp::from_millis(i64::MIN)).await?;
-        metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
+        let live = Registry::default();
+        read_revocations(&store, &live).await?;
         Ok(Arc::new(Self {
             clock,
             entropy,
@@ -95,7 +94,7 @@ impl Sessions {
             source,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
-            retiring: Mutex::new(HashMap::new()),
+            retiring: tokio::sync::Mutex::new(HashMap::new()),
             keys_made,
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
@@ -108,13 +107,13 @@ impl Sessions {
     ///
     /// # Errors
     /// When the keys are not in order; all is then as it was.
-    pub fn reload(&self, token: &config::Token) -> Result<(), ReloadError> {
+    pub async fn reload(&self, token: &config::Token) -> Result<(), ReloadError> {
         if let (KeySource::Dir(dir), Some(path)) = (&self.source, &token.keys_dir)
             && dir.path() != path
         {
             return Err(ReloadError::KeysDirChanged);
         }
-        let _changing = self.retiring.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.retiring.lock().await;
         let old = self.keys.load_full();
         let new = old.reopen(&self.source, token.algorithm, self.clock.now(), &self.entropy)?;
         let changed = !new.same_keys(&old);
@@ -132,6 +131,17 @@ impl Sessions {
     }
 }
 
+/// Page by page, so that memory holds no more than it keeps.
+async fn read_revocations(store: &Store, live: &Registry) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let page = store.revocations(after).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(*last);
+        live.revoke_all(&page);
+    }
+}
+
 /// The keys that belong to this store. When the store is new, or older than the
 /// keys, or nothing says how old those are, it may have lost revocations: then all
 /// keys are replaced.
@@ -144,7 +154,7 @@ async fn keys_for(
     let KeySource::Dir(dir) = source else {
         return Ok((KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::First));
     };
-    let (in_store, in_dir) = (store.starts()?, dir.starts()?);
+    let (in_store, in_dir) = (store.starts().await?, dir.starts()?);
     let belong = in_store.zip(in_dir).is_some_and(|(in_store, in_dir)| in_store >= in_dir);
     let made = if belong {
         (KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::None)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use serde_json::json;
 
@@ -72,14 +73,18 @@ pub(super) async fn login(sessions: &Sessions) -> Opened {
     let mut attributes = Attributes::default();
     attributes.add("mail", vec!["zoë@example.org".to_owned()]).unwrap();
     let (subject, role) = (Subject::new("zoë"), Role::new("admin"));
-    let person = super::Person { subject, role, account: "uid=zoë".to_owned(), attributes };
+    let account = "uid=zoë".to_owned();
+    let stamp = Some("1/a".to_owned());
+    let person = super::Person { subject, role, account, attributes, stamp };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
 }
 
 impl Fixture {
     fn check(&self, opened: &Opened, token: &str) -> CheckedPair {
-        self.sessions.check(token, Some(opened.context.as_str().as_bytes())).unwrap()
+        let context = Some(opened.context.as_str().as_bytes());
+        // These stores answer at once.
+        self.sessions.check(token, context).now_or_never().unwrap().unwrap()
     }
 
     fn cookie(&self, pair: &CheckedPair) -> &'static str {
@@ -128,16 +133,19 @@ async fn a_login_proves_who_logged_in_and_nothing_without_its_cookie() {
     assert_eq!(identity.session_expires_at(), opened.session_expires_at);
     assert!(pair.claims().context == ContextHash::of(opened.context.as_str().as_bytes()));
 
-    let mismatch = |context: Option<&[u8]>| {
-        matches!(fixture.sessions.check(token, context), Err(CheckError::ContextMismatch))
+    let mismatch = async |context: Option<&[u8]>| {
+        matches!(fixture.sessions.check(token, context).await, Err(CheckError::ContextMismatch))
     };
-    assert!(mismatch(None));
-    assert!(mismatch(Some(b"")));
-    assert!(mismatch(Some(other.context.as_str().as_bytes())));
-    assert!(mismatch(Some(format!("{} ", opened.context.as_str()).as_bytes())));
+    assert!(mismatch(None).await);
+    assert!(mismatch(Some(b"")).await);
+    assert!(mismatch(Some(other.context.as_str().as_bytes())).await);
+    assert!(mismatch(Some(format!("{} ", opened.context.as_str()).as_bytes())).await);
     let forged = format!("{token}x");
     let context = Some(opened.context.as_str().as_bytes());
-    assert!(matches!(fixture.sessions.check(&forged, context), Err(CheckError::InvalidToken(_))));
+    assert!(matches!(
+        fixture.sessions.check(&forged, context).await,
+        Err(CheckError::InvalidToken(_))
+    ));
 }
 
 #[tokio::test]
@@ -146,7 +154,7 @@ async fn every_login_has_its_own_session_and_cookie() {
     let (one, two) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
     assert_ne!(one.session, two.session);
     assert_ne!(one.context.as_str(), two.context.as_str());
-    let kept = fixture.sessions.store().read(one.session).unwrap().unwrap();
+    let kept = fixture.sessions.store().read(one.session).await.unwrap().unwrap();
     assert_eq!(kept.user_agent.map(|agent| agent.len()), Some(256));
 }
 
@@ -219,7 +227,7 @@ async fn a_replaced_token_renewed_after_the_grace_ends_the_session_as_stolen() {
     fixture.time.advance(2 * MINUTE);
     assert_eq!(fixture.refused(&pair, Carrier::Cookie).await, RenewError::Stolen);
     assert_eq!(fixture.refused(&next, Carrier::Cookie).await, RenewError::Ended);
-    assert!(fixture.sessions.store().read(opened.session).unwrap().is_none());
+    assert!(fixture.sessions.store().read(opened.session).await.unwrap().is_none());
     assert_eq!(fixture.metrics.sessions_revoked("stolen").get(), 1);
 }
 
@@ -361,7 +369,7 @@ async fn upkeep_forgets_what_is_over_and_unused_and_nothing_else() {
     drop(fixture.check(&unused, unused.token.expose()));
     fixture.sessions.end(revoked.session, Reason::Logout).await.unwrap();
     assert_eq!(fixture.sessions.live.len(), 3);
-    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now());
+    let sweep = || fixture.sessions.live.sweep(fixture.sessions.clock.now(), 1);
     sweep();
     assert_eq!(fixture.sessions.live.len(), 2, "used and revoked");
     fixture.time.advance(12 * 60 * MINUTE);
@@ -377,12 +385,12 @@ async fn a_reload_takes_over_times_and_keys_and_forgets_no_session() {
     let fixture = fixture().await;
     let opened = login(&fixture.sessions).await;
     let version = fixture.sessions.version();
-    fixture.sessions.reload(&token_config(None)).unwrap();
+    fixture.sessions.reload(&token_config(None)).await.unwrap();
     assert_eq!(fixture.sessions.version(), version, "nothing changed");
     let mut token = token_config(None);
     token.algorithm = TokenAlgorithm::EdDsa;
     token.lifetime = 5 * MINUTE;
-    fixture.sessions.reload(&token).unwrap();
+    fixture.sessions.reload(&token).await.unwrap();
     assert_ne!(fixture.sessions.version(), version);
     let pair = fixture.check(&opened, opened.token.expose());
     assert_eq!(fixture.cookie(&pair), "live");
@@ -418,6 +426,7 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         role: Role::new("admin"),
         account: "uid=zoë".to_owned(),
         attributes,
+        stamp: None,
     };
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     let opened = sessions.open(person, origin).await.unwrap();
@@ -431,7 +440,7 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         assert_eq!(told(token.expose(), "s"), json!(opened.session.to_string()));
     }
     let other = with_claims(&json!({"subject": "{sub} by {attr:mail}"}));
-    fixture.sessions.reload(&other).unwrap();
+    fixture.sessions.reload(&other).await.unwrap();
     let pair = fixture.check(&opened, renewed.token.expose());
     fixture.time.advance(10 * MINUTE);
     let renewed = fixture.renew(&pair).await;

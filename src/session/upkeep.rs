@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::session::Sessions;
 
@@ -12,6 +12,9 @@ use crate::session::Sessions;
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
 /// How often the store is swept.
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// In how many of these intervals memory is rid of revocations that are over; till
+/// then they harm nobody, as no token of theirs is valid any more.
+const REVOCATION_TURNS: usize = 60;
 /// Sessions in one write, so that logins need not wait long.
 const NOTE_CHUNK: usize = 256;
 /// How far the store's idea of the last activity may lag behind.
@@ -20,18 +23,23 @@ pub(super) const IDLE_MARGIN: Duration = Duration::from_mins(2);
 impl Sessions {
     /// Keeps the sessions until it is dropped.
     pub async fn run(self: Arc<Self>) {
-        let mut ticks = interval(NOTE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut swept = None;
-        loop {
-            ticks.tick().await;
-            self.tell(false).await;
-            if swept.is_none_or(|swept: Instant| swept.elapsed() >= SWEEP_INTERVAL) {
-                self.sweep().await;
-                swept = Some(Instant::now());
+        let note = async {
+            let mut ticks = ticks(NOTE_INTERVAL);
+            loop {
+                ticks.tick().await;
+                self.tell(false).await;
+                self.live.sweep(self.clock.now(), REVOCATION_TURNS);
             }
-            self.live.sweep(self.clock.now());
-        }
+        };
+        // Beside it: a large store is swept for a while.
+        let sweep = async {
+            let mut ticks = ticks(SWEEP_INTERVAL);
+            loop {
+                ticks.tick().await;
+                self.sweep().await;
+            }
+        };
+        tokio::join!(note, sweep);
     }
 
     /// Tells the store all that was seen; at the end of a drain.
@@ -61,10 +69,16 @@ impl Sessions {
         }
     }
 
-    async fn sweep(&self) {
+    pub(super) async fn sweep(&self) {
         let now = self.clock.now();
         if let Ok(active) = self.store.sweep(now, self.idle_before(now)).await {
             self.metrics.sessions_active().set(i64::try_from(active).unwrap_or(i64::MAX));
         }
     }
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut ticks = interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -78,15 +78,24 @@ impl Sessions {
     ///
     /// # Errors
     /// When the two do not prove anything.
-    pub fn check(&self, token: &str, context: Option<&[u8]>) -> Result<CheckedPair, CheckError> {
+    pub async fn check(
+        &self,
+        token: &str,
+        context: Option<&[u8]>,
+    ) -> Result<CheckedPair, CheckError> {
         let keys = self.keys.load();
         let claims = keys.check(token, self.clock.now()).map_err(CheckError::InvalidToken)?;
         let presented = context.map(ContextHash::of).ok_or(CheckError::ContextMismatch)?;
         if presented != claims.context {
             return Err(CheckError::ContextMismatch);
         }
-        // Without a record, be it lost or the store down, the token lives until its `exp`.
-        let live = self.live.live(&claims, || self.store.read(claims.session).ok().flatten());
+        let live = if let Some(live) = self.live.in_use(claims.session) {
+            live
+        } else {
+            // Without a record, be it lost or the store down, the token lives until its `exp`.
+            let record = self.store.read(claims.session).await.ok().flatten();
+            self.live.live(&claims, || record)
+        };
         Ok(CheckedPair(Arc::new(Pair { claims, live, clock: self.clock.clone() })))
     }
 

@@ -1,30 +1,36 @@
 //! The store in a file of our own: rows in redb tables. Reads are answered where
 //! they are asked, from the last committed state; writes go through one thread.
 
+mod expiring;
+mod sweep;
+
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::TryLockError;
 use std::time::Duration;
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
-    ReadableTableMetadata as _, TableDefinition, WriteTransaction,
+    Database, ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition,
+    WriteTransaction,
 };
 
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
+use crate::store::attempts::WindowRow;
 use crate::store::file::{self, Obstacle};
-use crate::store::record::bytes_are_over;
 use crate::store::writer::{Reopen, Writer};
-use crate::store::{FailureRow, OpenError, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{
+    OpenError, PAGE, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
+};
 
 const SESSIONS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("sessions");
 /// Whose a session is, so that those of one subject are found without a search.
 const OWNERS: TableDefinition<'_, (&str, &[u8; 16]), ()> = TableDefinition::new("owners");
 /// Until when a revocation is remembered, milliseconds since 1970.
 const REVOCATIONS: TableDefinition<'_, &[u8; 16], i64> = TableDefinition::new("revocations");
-const FAILURES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("failures");
+/// Attempts that are counted: by family and key.
+const WINDOWS: TableDefinition<'_, (u8, &[u8; 32]), &[u8]> = TableDefinition::new("windows");
 const NUMBERS: TableDefinition<'_, &str, u64> = TableDefinition::new("numbers");
 const SECRETS: TableDefinition<'_, &str, &[u8; 32]> = TableDefinition::new("secrets");
 
@@ -34,7 +40,6 @@ const FORMAT: u64 = 2;
 const WITHOUT_OWNERS: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const STARTS_ROW: &str = "starts";
-const HASH_KEY_ROW: &str = "hash_key";
 
 pub(super) struct Embedded(Writer);
 
@@ -163,39 +168,23 @@ impl Embedded {
         self.0.write(revoke).await
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
-        self.reading(|transaction| {
-            let mut revocations = Vec::new();
-            for row in transaction.open_table(REVOCATIONS)?.iter()? {
-                let (session, until) = row?;
-                let session = SessionId::from_bytes(*session.value());
-                revocations.push((session, Timestamp::from_millis(until.value())));
-            }
-            Ok(revocations)
-        })
-    }
-
-    pub(super) async fn sweep(
+    pub(super) fn revocations(
         &self,
-        now: Timestamp,
-        idle_before: Timestamp,
-    ) -> Result<u64, StoreError> {
-        let sweep = move |transaction: &WriteTransaction| {
-            let mut revocations = transaction.open_table(REVOCATIONS)?;
-            revocations.retain(|_, until| until > now.millis())?;
-            let mut sessions = transaction.open_table(SESSIONS)?;
-            let mut owners = transaction.open_table(OWNERS)?;
-            let over = sessions.extract_if(|_, bytes| bytes_are_over(bytes, now, idle_before))?;
-            for row in over {
-                let (session, bytes) = row?;
-                let id = SessionId::from_bytes(*session.value());
-                if let Some(record) = SessionRecord::from_bytes(id, bytes.value()) {
-                    owners.remove((record.subject.as_str(), session.value()))?;
-                }
-            }
-            Ok(sessions.len()?)
-        };
-        self.0.write(sweep).await
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        self.reading(|transaction| {
+            let after = after.map(|session| *session.as_bytes());
+            let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+            let table = transaction.open_table(REVOCATIONS)?;
+            let rows = table.range::<&[u8; 16]>((from, Bound::Unbounded))?;
+            rows.take(REVOCATIONS_PAGE)
+                .map(|row| {
+                    let (session, until) = row?;
+                    let session = SessionId::from_bytes(*session.value());
+                    Ok((session, Timestamp::from_millis(until.value())))
+                })
+                .collect()
+        })
     }
 
     pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {
@@ -213,46 +202,45 @@ impl Embedded {
         self.0.write(set).await
     }
 
-    pub(super) async fn hash_key(
+    pub(super) async fn secret(
         &self,
+        name: SecretName,
         fresh: Secret<[u8; 32]>,
     ) -> Result<Secret<[u8; 32]>, StoreError> {
         let get_or_insert = move |transaction: &WriteTransaction| {
             let mut secrets = transaction.open_table(SECRETS)?;
-            if let Some(key) = secrets.get(HASH_KEY_ROW)? {
+            if let Some(key) = secrets.get(name.row())? {
                 return Ok(Secret::new(*key.value()));
             }
-            secrets.insert(HASH_KEY_ROW, fresh.expose())?;
+            secrets.insert(name.row(), fresh.expose())?;
             Ok(fresh)
         };
         self.0.write(get_or_insert).await
     }
 
-    pub(super) async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
-        let save = move |transaction: &WriteTransaction| {
-            let mut failures = transaction.open_table(FAILURES)?;
-            for FailureRow { key, at } in &rows {
-                if at.is_empty() {
-                    failures.remove(key)?;
+    pub(super) async fn keep_windows(&self, rows: Vec<WindowRow>) -> Result<(), StoreError> {
+        let keep = move |transaction: &WriteTransaction| {
+            let mut windows = transaction.open_table(WINDOWS)?;
+            for row in &rows {
+                let key = (row.number(), &row.key);
+                if row.attempts.is_empty() {
+                    windows.remove(key)?;
                 } else {
-                    let bytes: Vec<u8> =
-                        at.iter().flat_map(|at| at.millis().to_le_bytes()).collect();
-                    failures.insert(key, bytes.as_slice())?;
+                    windows.insert(key, row.to_bytes().as_slice())?;
                 }
             }
             Ok(())
         };
-        self.0.write(save).await
+        self.0.write(keep).await
     }
 
-    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+    pub(super) fn windows(&self) -> Result<Vec<WindowRow>, StoreError> {
         self.reading(|transaction| {
             let mut rows = Vec::new();
-            for row in transaction.open_table(FAILURES)?.iter()? {
+            for row in transaction.open_table(WINDOWS)?.iter()? {
                 let (key, bytes) = row?;
-                let (times, _) = bytes.value().as_chunks::<8>();
-                let at = times.iter().map(|time| Timestamp::from_millis(i64::from_le_bytes(*time)));
-                rows.push(FailureRow { key: *key.value(), at: at.collect() });
+                let (family, key) = key.value();
+                rows.extend(WindowRow::from_bytes(family, *key, bytes.value()));
             }
             Ok(rows)
         })
@@ -336,9 +324,10 @@ fn initialise(database: &Database) -> Result<(), Obstacle> {
         let transaction = database.begin_write()?;
         transaction.open_table(SESSIONS)?;
         transaction.open_table(REVOCATIONS)?;
-        transaction.open_table(FAILURES)?;
+        transaction.open_table(WINDOWS)?;
         transaction.open_table(SECRETS)?;
         transaction.open_table(OWNERS)?;
+        expiring::initialise(&transaction)?;
         let format = {
             let mut numbers = transaction.open_table(NUMBERS)?;
             let format = numbers.get(FORMAT_ROW)?.map(|format| format.value());

@@ -1,4 +1,5 @@
-//! The store that dies with the process. Its lock is held for a few look-ups.
+//! The store that dies with the process. Its lock is held for a few look-ups, or for
+//! a slice of a sweep.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -7,7 +8,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
-use crate::store::{FailureRow, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::expiring::Entries;
+use crate::store::slice::slices;
+use crate::store::{
+    Expiring, Family, PAGE, Put, REVOCATIONS_PAGE, SecretName, Seen, SessionRecord, StoreError,
+};
 
 #[derive(Default)]
 pub(super) struct Memory(Mutex<Rows>);
@@ -17,10 +22,10 @@ struct Rows {
     sessions: BTreeMap<SessionId, SessionRecord>,
     /// Whose a session is, so that those of one subject are found without a search.
     owners: BTreeMap<Subject, BTreeSet<SessionId>>,
-    revocations: HashMap<SessionId, Timestamp>,
-    failures: HashMap<[u8; 32], Vec<Timestamp>>,
+    revocations: BTreeMap<SessionId, Timestamp>,
     starts: Option<u64>,
-    hash_key: Option<Secret<[u8; 32]>>,
+    secrets: HashMap<SecretName, Secret<[u8; 32]>>,
+    expiring: HashMap<Family, Entries>,
 }
 
 impl Rows {
@@ -103,22 +108,38 @@ impl Memory {
         Ok(had_record)
     }
 
-    pub(super) fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
-        Ok(self.rows().revocations.iter().map(|(session, until)| (*session, *until)).collect())
+    pub(super) fn revocations(
+        &self,
+        after: Option<SessionId>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.rows();
+        let page = rows.revocations.range((from, Bound::Unbounded)).take(REVOCATIONS_PAGE);
+        Ok(page.map(|(session, until)| (*session, *until)).collect())
     }
 
     pub(super) fn sweep(&self, now: Timestamp, idle_before: Timestamp) -> Result<u64, StoreError> {
-        let mut rows = self.rows();
-        let over: Vec<SessionRecord> = rows
-            .sessions
-            .extract_if(.., |_, record| record.is_over(now, idle_before))
-            .map(|(_, record)| record)
-            .collect();
-        for record in &over {
-            rows.disown(record);
+        let counts = || {
+            let rows = self.rows();
+            let counts = (rows.sessions.len(), rows.revocations.len());
+            drop(rows);
+            counts
+        };
+        let (sessions, revocations) = counts();
+        for slice in slices(u64::try_from(sessions + revocations).unwrap_or(u64::MAX)) {
+            let mut rows = self.rows();
+            let over: Vec<SessionRecord> = rows
+                .sessions
+                .extract_if(slice.clone(), |_, record| record.is_over(now, idle_before))
+                .map(|(_, record)| record)
+                .collect();
+            for record in &over {
+                rows.disown(record);
+            }
+            rows.revocations.extract_if(slice, |_, until| *until <= now).for_each(drop);
         }
-        rows.revocations.retain(|_, until| *until > now);
-        Ok(u64::try_from(rows.sessions.len()).unwrap_or(u64::MAX))
+        self.rows().expiring.values_mut().for_each(|entries| entries.forget(now));
+        Ok(u64::try_from(counts().0).unwrap_or(u64::MAX))
     }
 
     pub(super) fn starts(&self) -> Result<Option<u64>, StoreError> {
@@ -130,26 +151,43 @@ impl Memory {
         Ok(())
     }
 
-    pub(super) fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
-        Ok(self.rows().hash_key.get_or_insert(fresh).clone())
+    pub(super) fn secret(
+        &self,
+        name: SecretName,
+        fresh: Secret<[u8; 32]>,
+    ) -> Result<Secret<[u8; 32]>, StoreError> {
+        Ok(self.rows().secrets.entry(name).or_insert(fresh).clone())
     }
 
-    pub(super) fn save_failures(&self, failures: Vec<FailureRow>) -> Result<(), StoreError> {
+    pub(super) fn put(
+        &self,
+        entry: Expiring,
+        now: Timestamp,
+        at_most: Option<u64>,
+    ) -> Result<Put, StoreError> {
+        Ok(self.rows().expiring.entry(entry.family).or_default().put(entry, now, at_most))
+    }
+
+    pub(super) fn take(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let mut rows = self.rows();
-        for FailureRow { key, at } in failures {
-            if at.is_empty() {
-                rows.failures.remove(&key);
-            } else {
-                rows.failures.insert(key, at);
-            }
-        }
-        Ok(())
+        Ok(rows.expiring.get_mut(&family).and_then(|entries| entries.take(key, now)))
     }
 
-    pub(super) fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
-        let rows = self.rows();
-        let row =
-            |(key, at): (&[u8; 32], &Vec<Timestamp>)| FailureRow { key: *key, at: at.clone() };
-        Ok(rows.failures.iter().map(row).collect())
+    pub(super) fn get(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.rows().expiring.get(&family).and_then(|entries| entries.get(key, now)))
+    }
+
+    pub(super) fn count(&self, family: Family, now: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.rows().expiring.get_mut(&family).map_or(0, |entries| entries.count(now)))
     }
 }

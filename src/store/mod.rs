@@ -1,11 +1,15 @@
-//! What must outlive the process: sessions, revocations, counted failures, and
+//! What must outlive the process: sessions, revocations, counted attempts, and
 //! the start counter. A write is durable before it is answered. Speaks of records
 //! and times only; what they mean is decided by pure functions passed in.
 
+mod attempts;
 mod embedded;
+mod expiring;
 mod file;
 mod memory;
 mod record;
+mod slice;
+mod table;
 mod writer;
 
 use std::path::PathBuf;
@@ -17,16 +21,21 @@ use crate::identity::{SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
+pub use attempts::{AttemptId, Counting, Taken, Window, WindowFamily};
+pub use expiring::{Expiring, Family, Put};
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
 
 #[cfg(test)]
 pub(crate) use embedded::FullDisk;
 
+use attempts::Counters;
 use embedded::Embedded;
 use memory::Memory;
 
 /// Records that one page holds.
 pub const PAGE: usize = 256;
+/// Revocations that one page holds.
+pub const REVOCATIONS_PAGE: usize = 65_536;
 
 /// The store did not answer, or answered with an error that the log tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,26 +64,48 @@ pub enum OpenError {
     },
 }
 
-/// The failures counted for one key of a throttle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailureRow {
-    /// A keyed hash of what is throttled.
-    pub key: [u8; 32],
-    /// When it failed, oldest first; empty forgets the key.
-    pub at: Vec<Timestamp>,
+/// Windows in one write.
+const WINDOWS_CHUNK: usize = 256;
+
+/// What a secret of the store's own is for; none serves two purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SecretName {
+    /// Names and addresses are hashed with it, in counters and in the audit log.
+    Names,
+    /// Tickets for a change of password are sealed with it.
+    PasswordChange,
+    /// Device cookies are bound with it.
+    Device,
+    /// Access codes are hashed with it.
+    AccessCode,
+}
+
+impl SecretName {
+    /// The row that it stands in.
+    const fn row(self) -> &'static str {
+        match self {
+            Self::Names => "hash_key",
+            Self::PasswordChange => "password_change",
+            Self::Device => "device",
+            Self::AccessCode => "access_code",
+        }
+    }
 }
 
 /// The store of this process.
 pub struct Store {
     kind: Kind,
+    /// The counted windows of a store that is this process's alone.
+    counters: Counters,
     metrics: Metrics,
 }
 
 enum Kind {
-    Memory(Memory),
+    Memory(Box<Memory>),
     Embedded(Embedded),
 }
 
+#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Opens the store. Waits as long as `lock_wait` for another process to let go
     /// of it. A file that cannot be read as a store is moved aside, never deleted.
@@ -88,17 +119,18 @@ impl Store {
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let kind = match config {
-            config::Store::Memory => Kind::Memory(Memory::default()),
+            config::Store::Memory => Kind::Memory(Box::default()),
             config::Store::Embedded { path } => {
                 Kind::Embedded(Embedded::open(path, lock_wait, now).await?)
             }
         };
-        Ok(Self { kind, metrics: metrics.clone() })
+        Ok(Self { kind, counters: Counters::new(), metrics: metrics.clone() })
     }
 
     #[cfg(test)]
     pub(crate) fn on_disk(disk: &FullDisk, metrics: &Metrics) -> Self {
-        Self { kind: Kind::Embedded(Embedded::on_disk(disk)), metrics: metrics.clone() }
+        let kind = Kind::Embedded(Embedded::on_disk(disk));
+        Self { kind, counters: Counters::new(), metrics: metrics.clone() }
     }
 
     /// Keeps a new session.
@@ -119,7 +151,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
+    pub async fn read(&self, session: SessionId) -> Result<Option<SessionRecord>, StoreError> {
         self.counted(
             "read",
             match &self.kind {
@@ -199,7 +231,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
+    pub async fn page(&self, after: Option<SessionId>) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "page",
             match &self.kind {
@@ -213,7 +245,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+    pub async fn of_subject(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "of_subject",
             match &self.kind {
@@ -223,22 +255,27 @@ impl Store {
         )
     }
 
-    /// Every revocation that is remembered, and until when.
+    /// The next revocations after one of them, in an order of the store's own, and
+    /// until when they are remembered: at most [`REVOCATIONS_PAGE`], none at the end.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn revocations(&self) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+    pub async fn revocations(
+        &self,
+        after: Option<(SessionId, Timestamp)>,
+    ) -> Result<Vec<(SessionId, Timestamp)>, StoreError> {
+        let after_session = after.map(|(session, _)| session);
         self.counted(
             "revocations",
             match &self.kind {
-                Kind::Memory(memory) => memory.revocations(),
-                Kind::Embedded(embedded) => embedded.revocations(),
+                Kind::Memory(memory) => memory.revocations(after_session),
+                Kind::Embedded(embedded) => embedded.revocations(after_session),
             },
         )
     }
 
     /// Forgets sessions that ended or were last active before `idle_before`, and
-    /// revocations that are over. Says how many sessions are left.
+    /// revocations and entries that are over. Says how many sessions are left.
     ///
     /// # Errors
     /// When the store cannot answer.
@@ -256,7 +293,7 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn starts(&self) -> Result<Option<u64>, StoreError> {
+    pub async fn starts(&self) -> Result<Option<u64>, StoreError> {
         self.counted(
             "starts",
             match &self.kind {
@@ -280,47 +317,130 @@ impl Store {
         )
     }
 
-    /// The key under which names and addresses are hashed; `fresh` becomes it when
-    /// there is none yet.
+    /// A key of the store's own, kept under a name; `fresh` becomes it when there is
+    /// none yet.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn hash_key(&self, fresh: Secret<[u8; 32]>) -> Result<Secret<[u8; 32]>, StoreError> {
+    pub async fn secret(
+        &self,
+        name: SecretName,
+        fresh: Secret<[u8; 32]>,
+    ) -> Result<Secret<[u8; 32]>, StoreError> {
         self.counted(
-            "hash_key",
+            "secret",
             match &self.kind {
-                Kind::Memory(memory) => memory.hash_key(fresh),
-                Kind::Embedded(embedded) => embedded.hash_key(fresh).await,
+                Kind::Memory(memory) => memory.secret(name, fresh),
+                Kind::Embedded(embedded) => embedded.secret(name, fresh).await,
             },
         )
     }
 
-    /// Keeps the failures of these keys.
+    /// Counts an attempt in every window, or in none: one step that no other comes
+    /// between.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn save_failures(&self, rows: Vec<FailureRow>) -> Result<(), StoreError> {
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn count_attempt(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
         self.counted(
-            "save_failures",
+            "count_attempt",
             match &self.kind {
-                Kind::Memory(memory) => memory.save_failures(rows),
-                Kind::Embedded(embedded) => embedded.save_failures(rows).await,
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    Ok(self.counters.count(attempt, windows, now))
+                }
             },
         )
     }
 
-    /// Every key's failures.
+    /// The attempt was no failure: it no longer counts in these windows.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub fn failures(&self) -> Result<Vec<FailureRow>, StoreError> {
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn give_back(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
         self.counted(
-            "failures",
+            "give_back",
             match &self.kind {
-                Kind::Memory(memory) => memory.failures(),
-                Kind::Embedded(embedded) => embedded.failures(),
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    self.counters.give_back(attempt, windows);
+                    Ok(())
+                }
             },
         )
+    }
+
+    /// How many attempts a window holds now.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
+    pub async fn attempts(&self, window: &Window, now: Timestamp) -> Result<u32, StoreError> {
+        self.counted(
+            "attempts",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Embedded(_) => Ok(self.counters.attempts(window, now)),
+            },
+        )
+    }
+
+    /// Takes up the windows that were kept. At most `entries` of a family are
+    /// remembered from here on, in a store that is this process's alone.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn open_windows(&self, entries: usize, now: Timestamp) -> Result<(), StoreError> {
+        self.bound_windows(entries);
+        self.counted(
+            "open_windows",
+            match &self.kind {
+                Kind::Memory(_) => Ok(()),
+                Kind::Embedded(embedded) => {
+                    embedded.windows().map(|rows| self.counters.restore(rows, now))
+                }
+            },
+        )
+    }
+
+    /// Remembers at most `entries` windows of a family.
+    pub fn bound_windows(&self, entries: usize) {
+        self.counters.bound(entries);
+    }
+
+    /// Keeps the windows that changed, where they would not outlive the process, and
+    /// forgets some that are over.
+    pub async fn keep_windows(&self, now: Timestamp) {
+        let rows = self.counters.take_changes(now);
+        let Kind::Embedded(embedded) = &self.kind else { return };
+        for chunk in rows.chunks(WINDOWS_CHUNK) {
+            let kept = embedded.keep_windows(chunk.to_vec()).await;
+            if self.counted("keep_windows", kept).is_err() {
+                self.counters.not_kept(chunk);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows(&self, family: WindowFamily) -> usize {
+        self.counters.len(family)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows_on_disk(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Embedded(embedded) => embedded.windows().ok().map(|rows| rows.len()),
+        }
     }
 
     /// Whether the last write was answered.

@@ -25,6 +25,9 @@ pub struct SessionRecord {
     pub account: String,
     /// What claims ask of the directory's entry, as it was at login.
     pub attributes: Attributes,
+    /// What the directory told the account and its password by at login; `None` in records
+    /// of before there were such, and where it tells nothing.
+    pub stamp: Option<String>,
     /// When it began.
     pub created: Timestamp,
     /// When it ends, whatever happens.
@@ -107,6 +110,7 @@ impl SessionRecord {
             role: self.role.as_str().into(),
             account: self.account.as_str().into(),
             attributes: Cow::Borrowed(&self.attributes),
+            stamp: self.stamp.as_deref().map(Into::into),
             created: self.created.millis(),
             address: self.address,
             user_agent: self.user_agent.as_deref().map(Into::into),
@@ -129,6 +133,7 @@ impl SessionRecord {
             role: Role::new(&row.role),
             account: row.account.into_owned(),
             attributes: row.attributes.into_owned(),
+            stamp: row.stamp.map(Into::into),
             created: Timestamp::from_millis(row.created),
             end,
             last_activity,
@@ -164,6 +169,8 @@ struct Row<'a> {
     account: Cow<'a, str>,
     #[serde(default, skip_serializing_if = "is_empty")]
     attributes: Cow<'a, Attributes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<Cow<'a, str>>,
     created: i64,
     address: IpAddr,
     user_agent: Option<Cow<'a, str>>,
@@ -174,4 +181,25 @@ struct Row<'a> {
 
 fn is_empty(attributes: &Attributes) -> bool {
     attributes.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SessionRecord;
+    use crate::identity::SessionId;
+
+    #[test]
+    fn a_record_of_before_there_were_stamps_reads_back_without_one() {
+        let mut bytes = [0; 16].to_vec();
+        bytes.extend_from_slice(
+            br#"{"subject":"a","role":"r","account":"uid=a","created":1,"address":"127.0.0.1",
+            "user_agent":null,"newest_seen":0,"replaced":[],"issued":{"generation":1,
+            "nonce":[0,0,0,0,0,0,0,0,0,0,0,0],"issued_at":1,"expires_at":2}}"#,
+        );
+        let record = SessionRecord::from_bytes(SessionId::from_bytes([1; 16]), &bytes).unwrap();
+        assert_eq!((record.account.as_str(), &record.stamp), ("uid=a", &None));
+        let stamped = SessionRecord { stamp: Some("1/2".to_owned()), ..record };
+        let again = SessionRecord::from_bytes(stamped.session, &stamped.to_bytes());
+        assert_eq!(again, Some(stamped));
+    }
 }

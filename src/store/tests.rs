@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{FailureRow, Issued, Replaced, Seen, SessionRecord, Store};
+use super::{Issued, Replaced, SecretName, Seen, SessionRecord, Store};
 use crate::ambient::Timestamp;
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
@@ -28,6 +28,7 @@ pub(super) fn record(number: u8) -> SessionRecord {
         role: Role::new("admin"),
         account: "uid=zoë,dc=example,dc=org".to_owned(),
         attributes: Attributes::default(),
+        stamp: Some("pwdLastSet=1/objectGUID=2".to_owned()),
         created: NOW,
         end: at(3600),
         last_activity: NOW,
@@ -56,11 +57,11 @@ async fn stores(test: impl AsyncFn(&Store)) {
 #[tokio::test]
 async fn a_session_reads_back_as_it_was_created() {
     stores(async |store| {
-        assert_eq!(store.read(session(1)).unwrap(), None);
+        assert_eq!(store.read(session(1)).await.unwrap(), None);
         store.create(record(1)).await.unwrap();
         store.create(record(2)).await.unwrap();
-        assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
-        assert_eq!(store.read(session(2)).unwrap(), Some(record(2)));
+        assert_eq!(store.read(session(1)).await.unwrap(), Some(record(1)));
+        assert_eq!(store.read(session(2)).await.unwrap(), Some(record(2)));
     })
     .await;
 }
@@ -76,8 +77,8 @@ async fn a_decision_keeps_what_it_changed_and_answers() {
         assert_eq!(store.update(session(1), decide).await, Ok(Some(1)));
         assert_eq!(store.update(session(1), decide).await, Ok(Some(2)));
         assert_eq!(store.update(session(2), decide).await, Ok(None));
-        assert_eq!(store.read(session(1)).unwrap().unwrap().newest_seen, 2);
-        assert_eq!(store.read(session(2)).unwrap(), None);
+        assert_eq!(store.read(session(1)).await.unwrap().unwrap().newest_seen, 2);
+        assert_eq!(store.read(session(2)).await.unwrap(), None);
     })
     .await;
 }
@@ -95,7 +96,7 @@ async fn decisions_on_one_session_do_not_come_between_each_other() {
         futures_util::future::join_all(all).await.into_iter().for_each(|done| {
             assert_eq!(done, Ok(Some(())));
         });
-        assert_eq!(store.read(session(1)).unwrap().unwrap().newest_seen, 100);
+        assert_eq!(store.read(session(1)).await.unwrap().unwrap().newest_seen, 100);
     })
     .await;
 }
@@ -112,12 +113,12 @@ async fn what_was_seen_is_added_and_never_undone() {
         };
         let unknown = Seen { session: session(9), ..seen(9, 9, 9) };
         store.note(vec![seen(20, 3, 7), unknown, seen(10, 2, 5), seen(15, 3, 8)]).await.unwrap();
-        let kept = store.read(session(1)).unwrap().unwrap();
+        let kept = store.read(session(1)).await.unwrap().unwrap();
         assert_eq!((kept.last_activity, kept.newest_seen), (at(20), 3));
         let replaced: Vec<_> =
             kept.replaced.iter().map(|one| (one.generation, one.since)).collect();
         assert_eq!(replaced, [(1, 5), (2, 7)]);
-        assert_eq!(store.read(session(9)).unwrap(), None);
+        assert_eq!(store.read(session(9)).await.unwrap(), None);
     })
     .await;
 }
@@ -129,14 +130,16 @@ async fn a_revocation_ends_a_session_once_and_is_remembered_until_its_time() {
         assert_eq!(store.revoke(session(1), at(100)).await, Ok(true));
         assert_eq!(store.revoke(session(1), at(100)).await, Ok(false));
         assert_eq!(store.revoke(session(2), at(50)).await, Ok(false), "also without a record");
-        assert_eq!(store.read(session(1)).unwrap(), None);
-        let mut revoked = store.revocations().unwrap();
+        assert_eq!(store.read(session(1)).await.unwrap(), None);
+        let mut revoked = store.revocations(None).await.unwrap();
+        assert_eq!(store.revocations(Some(revoked[0])).await.unwrap(), revoked[1..]);
+        assert_eq!(store.revocations(Some(revoked[1])).await.unwrap(), []);
         revoked.sort();
         assert_eq!(revoked, [(session(1), at(100)), (session(2), at(50))]);
         store.sweep(at(50), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), [(session(1), at(100))]);
+        assert_eq!(store.revocations(None).await.unwrap(), [(session(1), at(100))]);
         store.sweep(at(100), NOW).await.unwrap();
-        assert_eq!(store.revocations().unwrap(), []);
+        assert_eq!(store.revocations(None).await.unwrap(), []);
     })
     .await;
 }
@@ -148,8 +151,8 @@ async fn several_sessions_end_in_one_step() {
         store.create(record(2)).await.unwrap();
         let ended = vec![(session(1), at(100)), (session(3), at(50)), (session(2), at(100))];
         assert_eq!(store.revoke_all(ended).await.unwrap(), [session(1), session(2)]);
-        assert_eq!(store.revocations().unwrap().len(), 3);
-        assert_eq!(store.page(None).unwrap(), []);
+        assert_eq!(store.revocations(None).await.unwrap().len(), 3);
+        assert_eq!(store.page(None).await.unwrap(), []);
     })
     .await;
 }
@@ -166,10 +169,10 @@ async fn pages_hold_every_session_once() {
                 .await
                 .unwrap();
         }
-        let first = store.page(None).unwrap();
+        let first = store.page(None).await.unwrap();
         assert_eq!(first.len(), super::PAGE);
-        let second = store.page(first.last().map(|record| record.session)).unwrap();
-        let third = store.page(second.last().map(|record| record.session)).unwrap();
+        let second = store.page(first.last().map(|record| record.session)).await.unwrap();
+        let third = store.page(second.last().map(|record| record.session)).await.unwrap();
         assert!(!second.is_empty() && third.is_empty());
         let mut all: Vec<_> = first.iter().chain(&second).map(|record| record.session).collect();
         assert!(all.is_sorted());
@@ -190,18 +193,18 @@ async fn the_sessions_of_a_subject_are_found_until_they_are_over() {
         for (number, subject) in [(1, "zoë"), (2, "zo"), (3, "zoë"), (4, "zoë")] {
             store.create(of(number, subject)).await.unwrap();
         }
-        let found = |subject: &str| -> Vec<_> {
-            let records = store.of_subject(&Subject::new(subject)).unwrap();
+        let found = async |subject: &str| -> Vec<_> {
+            let records = store.of_subject(&Subject::new(subject)).await.unwrap();
             records.iter().map(|record| record.session).collect()
         };
-        assert_eq!(found("zoë"), [session(1), session(3), session(4)]);
-        assert_eq!(found("zo"), [session(2)]);
-        assert_eq!(found("z"), []);
+        assert_eq!(found("zoë").await, [session(1), session(3), session(4)]);
+        assert_eq!(found("zo").await, [session(2)]);
+        assert_eq!(found("z").await, []);
         store.revoke(session(3), at(100)).await.unwrap();
-        assert_eq!(found("zoë"), [session(1), session(4)]);
+        assert_eq!(found("zoë").await, [session(1), session(4)]);
         store.sweep(at(20), NOW).await.unwrap();
-        assert_eq!(found("zoë"), [session(4)]);
-        assert_eq!(found("zo"), []);
+        assert_eq!(found("zoë").await, [session(4)]);
+        assert_eq!(found("zo").await, []);
     })
     .await;
 }
@@ -219,31 +222,32 @@ async fn a_sweep_forgets_ended_and_idle_sessions_and_counts_the_rest() {
         assert_eq!(store.sweep(at(9), NOW).await, Ok(3));
         assert_eq!(store.sweep(at(10), NOW).await, Ok(2));
         assert_eq!(store.sweep(at(10), at(5)).await, Ok(1));
-        assert!(store.read(session(3)).unwrap().is_some());
+        assert!(store.read(session(3)).await.unwrap().is_some());
     })
     .await;
 }
 
 #[tokio::test]
-async fn starts_key_and_failures_are_kept() {
+async fn starts_and_key_are_kept() {
     stores(async |store| {
-        assert_eq!(store.starts(), Ok(None));
+        assert_eq!(store.starts().await, Ok(None));
         store.set_starts(7).await.unwrap();
-        assert_eq!(store.starts(), Ok(Some(7)));
+        assert_eq!(store.starts().await, Ok(Some(7)));
 
-        let key = store.hash_key(Secret::new([1; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([1; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32]);
-        let key = store.hash_key(Secret::new([2; 32])).await.unwrap();
+        let key = store.secret(SecretName::Names, Secret::new([2; 32])).await.unwrap();
         assert_eq!(key.expose(), &[1; 32], "the first one stays");
-
-        let row = |key, times: &[i64]| FailureRow {
-            key: [key; 32],
-            at: times.iter().map(|seconds| at(*seconds)).collect(),
-        };
-        store.save_failures(vec![row(1, &[1, 2]), row(2, &[3])]).await.unwrap();
-        store.save_failures(vec![row(1, &[2, 4]), row(2, &[])]).await.unwrap();
-        assert_eq!(store.failures().unwrap(), [row(1, &[2, 4])]);
+        for (fresh, name) in
+            [(3, SecretName::PasswordChange), (4, SecretName::Device), (5, SecretName::AccessCode)]
+        {
+            let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
+            assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
+        }
         assert!(store.is_up());
     })
     .await;
 }
+
+mod attempts;
+mod expiring;

@@ -3,31 +3,28 @@
 //! are kept as keyed hashes. Requests on throttled routes are counted in `route`.
 
 mod route;
-mod table;
 mod window;
 
 pub use route::{Exceeded, RouteThrottles};
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::ambient::{Clock, Entropy, EntropyFailed, Timestamp};
-use crate::config;
+use crate::config::{self, Rate};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{FailureRow, Store, StoreError};
-
-use table::{Failure, Key, Table};
+use crate::store::{
+    AttemptId, Counting, SecretName, Store, StoreError, Taken, Window, WindowFamily,
+};
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Counters in one write.
-const KEEP_CHUNK: usize = 256;
 /// The limit of one account, as metrics and audit name it.
 const PER_USER: &str = "login_per_user";
 /// The limit of one address.
@@ -39,17 +36,11 @@ pub struct LoginThrottle(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
+    entropy: Entropy,
     metrics: Metrics,
     store: Arc<Store>,
     hash_key: hmac::Key,
-    tables: Mutex<Tables>,
-    attempts: AtomicU64,
-}
-
-/// Two tables under one lock, held for a few look-ups: an attempt counts in both or in none.
-struct Tables {
-    accounts: Table,
-    addresses: Table,
+    limits: ArcSwap<config::LoginThrottle>,
 }
 
 /// One try, counted as a failure until `succeeded` or `withdraw`; so it stays one
@@ -57,11 +48,10 @@ struct Tables {
 #[must_use = "a dropped attempt stays counted as a failure"]
 pub struct Attempt {
     inner: Arc<Inner>,
-    failure: Failure,
-    name: Key,
-    /// The account behind the name, once the directory has said which it is.
-    account: Option<Key>,
-    address: Key,
+    id: AttemptId,
+    at: Timestamp,
+    /// Where it counts.
+    windows: Vec<Window>,
 }
 
 /// Too many failures.
@@ -72,6 +62,20 @@ pub struct Throttled {
     pub retry_after: Duration,
     /// The key of the limit, for metric and audit.
     pub rule: &'static str,
+}
+
+/// Why a try may not be made.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+pub enum Denied {
+    /// Too many were.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
+    /// Nobody knows how many were.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No randomness to tell it from others.
+    #[error(transparent)]
+    Entropy(#[from] EntropyFailed),
 }
 
 /// The counters could not be read.
@@ -97,55 +101,45 @@ impl LoginThrottle {
         entropy: &Entropy,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let hash_key = store.hash_key(Secret::new(entropy.bytes()?)).await?;
-        let mut tables = Tables {
-            accounts: Table::new(config.per_user, config.entries),
-            addresses: Table::new(config.per_address, config.entries),
-        };
-        for FailureRow { key, at } in store.failures()? {
-            tables.of(&key).restore(key, at, clock.now());
-        }
+        let hash_key = store.secret(SecretName::Names, Secret::new(entropy.bytes()?)).await?;
+        store.open_windows(config.entries, clock.now())?;
         Ok(Self(Arc::new(Inner {
             clock,
+            entropy: entropy.clone(),
             metrics: metrics.clone(),
             store,
             hash_key: hmac::Key::new(hmac::HMAC_SHA256, hash_key.expose()),
-            tables: Mutex::new(tables),
-            attempts: AtomicU64::new(1),
+            limits: ArcSwap::from_pointee(config.clone()),
         })))
     }
 
     /// Counts a try of an account (its folded name) from an address.
     ///
     /// # Errors
-    /// When either has failed too often; nothing is counted then.
-    pub fn begin(&self, account: &str, address: IpAddr) -> Result<Attempt, Throttled> {
+    /// When either has failed too often, or the store cannot answer; nothing is
+    /// counted then.
+    pub async fn begin(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
         let inner = &self.0;
-        let now = inner.clock.now();
-        let account = inner.key(Kind::Account, account.as_bytes());
-        let address = inner.key(Kind::Address, &network(address).octets());
-        let mut tables = inner.tables();
-        let waits = [
-            (PER_USER, tables.accounts.wait(&account, now)),
-            (PER_ADDRESS, tables.addresses.wait(&address, now)),
+        let limits = inner.limits.load_full();
+        let address = inner.key(&network(address).octets());
+        let windows = [
+            window(WindowFamily::Account, inner.key(account.as_bytes()), limits.per_user),
+            window(WindowFamily::Address, address, limits.per_address),
         ];
-        // The longer wait is the true one.
-        let longest = waits.into_iter().filter_map(|(rule, wait)| Some((rule, wait?)));
-        if let Some((rule, wait)) = longest.max_by_key(|(_, wait)| *wait) {
-            return Err(inner.throttled(rule, wait));
-        }
-        let failure = Failure { at: now, attempt: inner.attempts.fetch_add(1, Ordering::Relaxed) };
-        tables.accounts.count(account, failure);
-        tables.addresses.count(address, failure);
-        drop(tables);
-        Ok(Attempt { inner: Arc::clone(inner), failure, name: account, account: None, address })
+        let mut attempt = Attempt {
+            id: inner.entropy.bytes()?,
+            at: inner.clock.now(),
+            inner: Arc::clone(inner),
+            windows: Vec::new(),
+        };
+        attempt.count(&windows).await?;
+        Ok(attempt)
     }
 
     /// Takes over new limits; what was counted stays counted.
     pub fn reload(&self, config: &config::LoginThrottle) {
-        let mut tables = self.0.tables();
-        tables.accounts.limit(config.per_user, config.entries);
-        tables.addresses.limit(config.per_address, config.entries);
+        self.0.store.bound_windows(config.entries);
+        self.0.limits.store(Arc::new(config.clone()));
     }
 
     /// Keeps the counters until it is dropped.
@@ -160,21 +154,7 @@ impl LoginThrottle {
 
     /// Tells the store what changed; at the end of a drain.
     pub async fn flush(&self) {
-        let rows = {
-            let mut tables = self.0.tables();
-            let now = self.0.clock.now();
-            let mut rows = tables.accounts.take_changes(now);
-            rows.extend(tables.addresses.take_changes(now));
-            rows
-        };
-        for chunk in rows.chunks(KEEP_CHUNK) {
-            if self.0.store.save_failures(chunk.to_vec()).await.is_err() {
-                let mut tables = self.0.tables();
-                for row in chunk {
-                    tables.of(&row.key).changed(row.key);
-                }
-            }
-        }
+        self.0.store.keep_windows(self.0.clock.now()).await;
     }
 }
 
@@ -183,72 +163,70 @@ impl Attempt {
     /// directory reads many spellings as one name, and an account may have several names.
     ///
     /// # Errors
-    /// When the account has failed too often; the password must not be tried then.
-    pub fn of_account(&mut self, account: &str) -> Result<(), Throttled> {
+    /// When the account has failed too often, or the store cannot answer; the
+    /// password must not be tried then.
+    pub async fn of_account(&mut self, account: &str) -> Result<(), Denied> {
         // No typed name holds a NUL: none can stand for somebody else's account.
-        let key = self.inner.key(Kind::Account, format!("\0{account}").as_bytes());
-        let mut tables = self.inner.tables();
-        if let Some(wait) = tables.accounts.wait(&key, self.failure.at) {
-            drop(tables);
-            return Err(self.inner.throttled(PER_USER, wait));
-        }
-        tables.accounts.count(key, self.failure);
-        self.account = Some(key);
-        Ok(())
+        let key = self.inner.key(format!("\0{account}").as_bytes());
+        let rate = self.inner.limits.load().per_user;
+        self.count(&[window(WindowFamily::Account, key, rate)]).await
     }
 
     /// The login succeeded: this try was no failure. Earlier ones stay counted.
-    pub fn succeeded(self) {
-        self.give_back();
+    pub async fn succeeded(self) {
+        self.give_back().await;
     }
 
     /// Nobody could judge the password: an outage locks nobody out.
-    pub fn withdraw(self) {
-        self.give_back();
+    pub async fn withdraw(self) {
+        self.give_back().await;
     }
 
-    fn give_back(&self) {
-        let mut tables = self.inner.tables();
-        for account in [Some(self.name), self.account].into_iter().flatten() {
-            tables.accounts.give_back(account, self.failure);
+    async fn count(&mut self, windows: &[Window]) -> Result<(), Denied> {
+        let taken = self.inner.store.count_attempt(self.id, windows, self.at).await?;
+        match taken {
+            Taken::Counted => {
+                self.windows.extend_from_slice(windows);
+                Ok(())
+            }
+            Taken::Full { index, wait } => {
+                let family = windows.get(index).map(|window| window.family);
+                let is_address = family == Some(WindowFamily::Address);
+                let rule = if is_address { PER_ADDRESS } else { PER_USER };
+                Err(self.inner.throttled(rule, wait).into())
+            }
         }
-        tables.addresses.give_back(self.address, self.failure);
     }
-}
 
-#[derive(Clone, Copy)]
-enum Kind {
-    Account,
-    Address,
+    /// A store that cannot answer leaves the try counted: for a time, nothing worse.
+    async fn give_back(&self) {
+        let given = self.inner.store.give_back(self.id, &self.windows, self.at).await;
+        if let Err(error) = given {
+            tracing::warn!(%error, "a try that was no failure stays counted as one");
+        }
+    }
 }
 
 impl Inner {
-    fn tables(&self) -> MutexGuard<'_, Tables> {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
     fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
         self.metrics.throttled(rule).inc();
         Throttled { retry_after: whole_seconds(wait), rule }
     }
 
-    /// A keyed hash, whose lowest bit says of what kind it is.
-    fn key(&self, kind: Kind, name: &[u8]) -> Key {
+    /// A keyed hash.
+    fn key(&self, name: &[u8]) -> [u8; 32] {
         let mut key = [0; 32];
         let tag = hmac::sign(&self.hash_key, name);
         for (byte, hashed) in key.iter_mut().zip(tag.as_ref()) {
             *byte = *hashed;
         }
-        key[0] = (key[0] & !1) | kind as u8;
         key
     }
 }
 
-impl Tables {
-    fn of(&mut self, key: &Key) -> &mut Table {
-        if key[0] & 1 == Kind::Account as u8 { &mut self.accounts } else { &mut self.addresses }
-    }
+const fn window(family: WindowFamily, key: [u8; 32], Rate { count, window }: Rate) -> Window {
+    Window { family, key, count, length: window, counting: Counting::Sliding }
 }
 
 /// Rounded up: who waits this long is not refused again.
@@ -262,11 +240,6 @@ fn network(address: IpAddr) -> Ipv6Addr {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)),
     }
-}
-
-/// The failures of a row, as the store keeps them.
-fn row(key: Key, failures: impl Iterator<Item = Timestamp>) -> FailureRow {
-    FailureRow { key, at: failures.collect() }
 }
 
 #[cfg(test)]

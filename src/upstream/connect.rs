@@ -85,6 +85,15 @@ impl Connector {
     }
 }
 
+/// Whether a server accepts connections, and at which address; closes it at once.
+///
+/// # Errors
+/// When it does not, or not in time.
+pub async fn reach(server: &UpstreamServer, patience: Duration) -> io::Result<SocketAddr> {
+    let connecting = TcpStream::connect((server.host.as_str(), server.port));
+    timeout(patience, connecting).await?.and_then(|socket| socket.peer_addr())
+}
+
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;

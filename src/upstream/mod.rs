@@ -13,6 +13,7 @@ use http::Request;
 use http_body::Body;
 
 pub use body::UpstreamBody;
+pub use connect::reach;
 pub use pool::Pool;
 
 /// The error of a body.

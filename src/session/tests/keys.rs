@@ -13,9 +13,9 @@ use crate::token::TokenError;
 
 const HOUR: Duration = Duration::from_hours(1);
 
-fn tend(sessions: &Sessions) -> Vec<KeyEvent> {
+async fn tend(sessions: &Sessions) -> Vec<KeyEvent> {
     let mut events = Vec::new();
-    sessions.tend_keys(&mut events).unwrap();
+    sessions.tend_keys(&mut events).await.unwrap();
     events
 }
 
@@ -24,9 +24,9 @@ fn changes(events: &[KeyEvent]) -> Vec<KeyChange> {
 }
 
 /// Whether a token still proves anything.
-fn verifies(fixture: &Fixture, opened: &crate::session::Opened) -> bool {
+async fn verifies(fixture: &Fixture, opened: &crate::session::Opened) -> bool {
     let context = Some(opened.context.as_str().as_bytes());
-    let checked = fixture.sessions.check(opened.token.expose(), context);
+    let checked = fixture.sessions.check(opened.token.expose(), context).await;
     !matches!(checked, Err(CheckError::InvalidToken(TokenError::UnknownKey)))
 }
 
@@ -35,7 +35,7 @@ async fn an_old_key_is_kept_for_the_last_session_that_can_use_a_token_of_it() {
     let fixture = fixture().await;
     let (busy, idle) = (login(&fixture.sessions).await, login(&fixture.sessions).await);
     let version = fixture.sessions.version();
-    assert_eq!(changes(&fixture.sessions.rotate_keys().unwrap()), [KeyChange::Made]);
+    assert_eq!(changes(&fixture.sessions.rotate_keys().await.unwrap()), [KeyChange::Made]);
     assert_ne!(fixture.sessions.version(), version, "what was verified is verified again");
     let newer = login(&fixture.sessions).await;
     fixture.time.advance(20 * MINUTE);
@@ -43,19 +43,19 @@ async fn an_old_key_is_kept_for_the_last_session_that_can_use_a_token_of_it() {
     let pair = fixture.check(&busy, busy.token.expose());
     assert_eq!(fixture.cookie(&pair), "renew first");
     let renewed = fixture.renew(&pair).await;
-    assert!(tend(&fixture.sessions).is_empty(), "the successor was not seen yet");
+    assert!(tend(&fixture.sessions).await.is_empty(), "the successor was not seen yet");
     drop(fixture.check(&busy, renewed.token.expose()));
     let next = fixture.check(&busy, renewed.token.expose());
     assert_eq!(fixture.cookie(&next), "live");
     fixture.sessions.flush().await;
-    assert!(tend(&fixture.sessions).is_empty(), "the idle one may come back");
+    assert!(tend(&fixture.sessions).await.is_empty(), "the idle one may come back");
     let pair = fixture.check(&idle, idle.token.expose());
     assert_eq!(fixture.cookie(&pair), "renew first");
 
     fixture.time.advance(2 * HOUR);
-    let events = tend(&fixture.sessions);
+    let events = tend(&fixture.sessions).await;
     assert_eq!(changes(&events), [KeyChange::Retired]);
-    assert!(!verifies(&fixture, &idle) && verifies(&fixture, &newer));
+    assert!(!verifies(&fixture, &idle).await && verifies(&fixture, &newer).await);
     assert_eq!(fixture.metrics.keys_held("session").get(), 1);
     assert_eq!(fixture.metrics.key_changes("session", "retired").get(), 1);
 }
@@ -64,16 +64,16 @@ async fn an_old_key_is_kept_for_the_last_session_that_can_use_a_token_of_it() {
 async fn a_client_that_never_takes_its_successor_keeps_the_key_until_its_session_ends() {
     let fixture = fixture().await;
     let stubborn = login(&fixture.sessions).await;
-    fixture.sessions.rotate_keys().unwrap();
+    fixture.sessions.rotate_keys().await.unwrap();
     for _ in 0..14 {
         fixture.time.advance(50 * MINUTE);
         let pair = fixture.check(&stubborn, stubborn.token.expose());
         assert_eq!(fixture.cookie(&pair), "renew first");
         fixture.renew(&pair).await;
-        assert!(tend(&fixture.sessions).is_empty());
+        assert!(tend(&fixture.sessions).await.is_empty());
     }
     fixture.time.advance(50 * MINUTE);
-    assert_eq!(changes(&tend(&fixture.sessions)), [KeyChange::Retired]);
+    assert_eq!(changes(&tend(&fixture.sessions).await), [KeyChange::Retired]);
 }
 
 #[tokio::test]
@@ -81,17 +81,17 @@ async fn a_key_that_is_old_enough_is_followed_by_the_next() {
     let fixture = fixture().await;
     let mut token = token_config(None);
     token.rotate_every = Some(HOUR);
-    fixture.sessions.reload(&token).unwrap();
-    assert!(tend(&fixture.sessions).is_empty());
+    fixture.sessions.reload(&token).await.unwrap();
+    assert!(tend(&fixture.sessions).await.is_empty());
     let opened = login(&fixture.sessions).await;
     fixture.time.advance(HOUR);
-    assert_eq!(changes(&tend(&fixture.sessions)), [KeyChange::Made]);
-    assert!(verifies(&fixture, &opened));
-    assert!(tend(&fixture.sessions).is_empty());
+    assert_eq!(changes(&tend(&fixture.sessions).await), [KeyChange::Made]);
+    assert!(verifies(&fixture, &opened).await);
+    assert!(tend(&fixture.sessions).await.is_empty());
     // Faster than sessions end, and still none is kept for ever.
     for _ in 0..24 {
         fixture.time.advance(HOUR);
-        tend(&fixture.sessions);
+        tend(&fixture.sessions).await;
     }
     assert!(fixture.sessions.keys().len() <= 3, "{:?}", fixture.sessions.keys());
 }
@@ -105,7 +105,7 @@ async fn what_was_rotated_is_known_after_a_restart_and_dropped_keys_stay_dropped
     let metrics = Metrics::new().unwrap();
     let sessions = start(&kind, &token, &clock, &metrics).await;
     let opened = login(&sessions).await;
-    sessions.rotate_keys().unwrap();
+    sessions.rotate_keys().await.unwrap();
     let keys = sessions.keys();
     drop(sessions);
 
@@ -122,15 +122,15 @@ async fn what_was_rotated_is_known_after_a_restart_and_dropped_keys_stay_dropped
         keys.into_iter().map(|key| (key.kid, key.replaced.map(Timestamp::seconds))).collect();
     assert_eq!(seconds(&sessions), before);
     let context = Some(opened.context.as_str().as_bytes());
-    assert!(sessions.check(opened.token.expose(), context).is_ok());
-    let dropped = sessions.drop_keys().unwrap();
+    assert!(sessions.check(opened.token.expose(), context).await.is_ok());
+    let dropped = sessions.drop_keys().await.unwrap();
     assert!(dropped.left.is_none());
     assert_eq!(changes(&dropped.events), [KeyChange::Made, KeyChange::Dropped, KeyChange::Dropped]);
-    assert!(sessions.check(opened.token.expose(), context).is_err());
+    assert!(sessions.check(opened.token.expose(), context).await.is_err());
     drop(sessions);
     let sessions = start(&kind, &token, &clock, &metrics).await;
     assert_eq!(sessions.keys().len(), 1);
-    assert!(sessions.check(opened.token.expose(), context).is_err());
+    assert!(sessions.check(opened.token.expose(), context).await.is_err());
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn what_a_page_asks_for_by_itself_does_not_keep_a_session_alive() {
         // What is not in use is forgotten, and must not look active when it comes back.
         drop(pair);
         fixture.sessions.flush().await;
-        fixture.sessions.live.sweep(fixture.sessions.clock.now());
+        fixture.sessions.live.sweep(fixture.sessions.clock.now(), 1);
         fixture.time.advance(MINUTE);
         lasted += MINUTE;
     }
@@ -166,7 +166,7 @@ async fn one_session_more_than_allowed_ends_the_oldest() {
     let fixture = fixture().await;
     let mut token = token_config(None);
     token.sessions_per_user = Some(2);
-    fixture.sessions.reload(&token).unwrap();
+    fixture.sessions.reload(&token).await.unwrap();
     let mut opened = Vec::new();
     for _ in 0..3 {
         opened.push(login(&fixture.sessions).await);
@@ -183,8 +183,8 @@ async fn one_session_more_than_allowed_ends_the_oldest() {
     fixture.time.advance(2 * HOUR);
     let newest = login(&fixture.sessions).await;
     assert_eq!(fixture.sessions.keep_to_limit(&subject).await.unwrap(), []);
-    assert!(fixture.sessions.find(newest.session).unwrap().is_some());
-    assert!(fixture.sessions.find(opened[1].session).unwrap().is_none(), "idle too long");
+    assert!(fixture.sessions.find(newest.session).await.unwrap().is_some());
+    assert!(fixture.sessions.find(opened[1].session).await.unwrap().is_none(), "idle too long");
 }
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn several_sessions_end_with_their_streams_and_are_counted_once() {
     else {
         panic!("not live");
     };
-    let records = fixture.sessions.page(None).unwrap();
+    let records = fixture.sessions.page(None).await.unwrap();
     assert_eq!(records.len(), 2);
     let ended = fixture.sessions.end_all(records.clone(), Reason::Operator).await.unwrap();
     assert_eq!(ended.len(), 2);

@@ -71,10 +71,10 @@ async fn a_logout_holds_without_the_store_and_reaches_it_later() {
     let store = fixture.sessions.store();
     until(async || {
         fixture.sessions.flush().await;
-        store.revocations().is_ok_and(|revoked| revoked.len() == 1)
+        store.revocations(None).await.is_ok_and(|revoked| revoked.len() == 1)
     })
     .await;
-    assert!(store.read(opened.session).unwrap().is_none());
+    assert!(store.read(opened.session).await.unwrap().is_none());
     assert_eq!(fixture.metrics.sessions_revoked("logout").get(), 1);
 }
 

@@ -41,6 +41,7 @@ async fn sessions_and_their_ends_survive_a_restart() {
     drop(fixture);
     disk.time.advance(20 * MINUTE);
     let fixture = disk.start().await;
+    fixture.sessions.sweep().await;
     assert_eq!(fixture.metrics.sessions_active().get(), 1);
     let pair = fixture.check(&kept, kept.token.expose());
     assert_eq!(fixture.cookie(&pair), "renew first");
@@ -75,7 +76,7 @@ async fn is_dead_after(change: impl FnOnce(&Path)) {
     change(disk.folder.path());
     let fixture = disk.start().await;
     let context = Some(opened.context.as_str().as_bytes());
-    let checked = fixture.sessions.check(opened.token.expose(), context);
+    let checked = fixture.sessions.check(opened.token.expose(), context).await;
     assert!(matches!(checked, Err(CheckError::InvalidToken(_))));
     assert_eq!(fixture.metrics.keys_replaced().get(), 1);
     drop((checked, fixture));
@@ -111,6 +112,6 @@ async fn with_an_older_store_put_back_old_tokens_are_dead() {
     std::fs::write(&path, backup).unwrap();
     let fixture = disk.start().await;
     let context = Some(opened.context.as_str().as_bytes());
-    assert!(fixture.sessions.check(opened.token.expose(), context).is_err());
+    assert!(fixture.sessions.check(opened.token.expose(), context).await.is_err());
     assert_eq!(fixture.metrics.keys_replaced().get(), 1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Embedded, FullDisk, NUMBERS};
 use crate::ambient::Timestamp;
+use crate::identity::SessionId;
 use crate::store::file;
 use crate::store::tests::{record, session};
 use crate::store::{OpenError, StoreError};
@@ -39,7 +40,7 @@ async fn what_was_answered_is_there_after_a_restart() {
     let store = open(&path).await;
     assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
     assert_eq!(store.read(session(2)).unwrap(), None);
-    assert_eq!(store.revocations().unwrap(), [(session(2), LATER)]);
+    assert_eq!(store.revocations(None).unwrap(), [(session(2), LATER)]);
     assert_eq!(store.starts(), Ok(Some(3)));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }
@@ -55,7 +56,7 @@ async fn what_was_answered_is_there_after_a_kill() {
     let image = folder.path().join("image.redb");
     fs::copy(&path, &image).unwrap();
     let after = open(&image).await;
-    assert_eq!(after.revocations().unwrap(), [(session(1), LATER)]);
+    assert_eq!(after.revocations(None).unwrap(), [(session(1), LATER)]);
     assert_eq!(after.read(session(1)).unwrap(), None);
 }
 
@@ -185,4 +186,28 @@ async fn a_store_of_the_format_before_learns_whose_its_sessions_are() {
         assert_eq!(store.of_subject(&record(1).subject).unwrap(), [record(1)]);
         assert_eq!(store.read(session(1)).unwrap(), Some(record(1)));
     }
+}
+
+#[tokio::test]
+async fn a_large_store_is_swept_whole_and_others_write_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder.path().join("state.redb")).await;
+    let revoked = |number: u32| {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b9).to_be_bytes());
+        (SessionId::from_bytes(id), if number.is_multiple_of(2) { NOW } else { LATER })
+    };
+    store.revoke_all((0..50_000).map(revoked).collect()).await.unwrap();
+    for number in 0..4 {
+        store.create(record(number * 60)).await.unwrap();
+    }
+    let (swept, created) = tokio::join!(store.sweep(NOW, NOW), store.create(record(9)));
+    created.unwrap();
+    assert!(swept.unwrap() >= 4);
+    let left = store.revocations(None).unwrap();
+    assert_eq!(left.len(), 25_000);
+    assert!(left.iter().all(|(_, until)| *until == LATER));
+    assert_eq!(store.sweep(LATER, NOW).await, Ok(0));
+    assert_eq!(store.revocations(None).unwrap(), []);
+    assert_eq!(store.of_subject(&record(9).subject).unwrap(), []);
 }

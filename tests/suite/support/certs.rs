@@ -36,8 +36,21 @@ impl Authority {
 
     /// A server certificate for these host names and addresses.
     pub(crate) fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, |_| {})
+    }
+
+    /// A server certificate that has long ended.
+    pub(crate) fn issue_expired(&self, names: &[&str]) -> Issued {
+        self.issue_with(names, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        })
+    }
+
+    fn issue_with(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names for a certificate");
+        let mut params = CertificateParams::new(names).expect("names for a certificate");
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a signed certificate");
         Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() }

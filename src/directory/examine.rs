@@ -1,0 +1,324 @@
+//! A walk along the way of a login, one step at a time, for an operator who wants
+//! to know where it breaks off. Uses the parts that logins use, asks for no password
+//! and changes nothing. Knows no screen.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ldap3::Scope;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+
+use crate::ambient::{Entropy, Timestamp};
+use crate::config;
+use crate::directory::chain;
+use crate::directory::connection::{Connection, Search};
+use crate::directory::endpoint::{Endpoint, tls_connector};
+use crate::directory::entry::Entry;
+use crate::directory::expect::{self, Suspicion};
+use crate::directory::filter::{Attribute, Filter};
+use crate::directory::ldap::LdapDirectory;
+use crate::directory::outcome::{Outcome, Rejection};
+use crate::directory::{DirectoryError, Operation, VerifyError, guard};
+use crate::identity::{Credentials, Role};
+use crate::metrics::Metrics;
+use crate::secret::Secret;
+
+/// Active Directory says so of itself in its root entry.
+const ACTIVE_DIRECTORY: &str = "1.2.840.113556.1.4.800";
+const SUPPORTED_CAPABILITIES: &str = "supportedCapabilities";
+
+/// One step that was tried.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Where: a server, or a key of the configuration.
+    pub place: String,
+    /// What was tried.
+    pub tried: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// What came of it.
+    pub finding: Finding,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// As it should be; what was found.
+    Fine(String),
+    /// It works, but probably not as it was meant; what to look at.
+    Suspect(String),
+    /// It does not work; what to try next.
+    Failed(String),
+}
+
+/// Takes steps as they are made.
+pub(super) struct Examination<'r> {
+    report: &'r mut dyn FnMut(Step),
+    began: Instant,
+    timeout: Duration,
+    now: Timestamp,
+}
+
+impl Examination<'_> {
+    fn note(&mut self, place: &str, tried: &'static str, finding: Finding) {
+        let took = self.began.elapsed();
+        (self.report)(Step { place: place.to_owned(), tried, took, finding });
+        self.began = Instant::now();
+    }
+
+    /// Runs one step; `None` when it did not come to a good end, which is told.
+    async fn step<T>(
+        &mut self,
+        (place, tried): (&str, &'static str),
+        work: impl Future<Output = Result<(T, Finding), Finding>>,
+    ) -> Option<T> {
+        self.began = Instant::now();
+        let slow = || Err(Finding::Failed(format!("no answer within {:?}", self.timeout)));
+        let done = timeout(self.timeout, work).await.unwrap_or_else(|_| slow());
+        let (value, finding) = match done {
+            Ok((value, finding)) => (Some(value), finding),
+            Err(finding) => (None, finding),
+        };
+        self.note(place, tried, finding);
+        value
+    }
+}
+
+/// Walks from the servers' names to the roles, and with a name on to that person's
+/// role, which is the answer. `report` is told of each step as it is made.
+pub async fn examine(
+    config: &config::Directory,
+    user: Option<&str>,
+    (metrics, entropy, now): (&Metrics, &Entropy, Timestamp),
+    report: &mut dyn FnMut(Step),
+) -> Option<Role> {
+    let (began, timeout) = (Instant::now(), config.timeout);
+    let mut examination = Examination { report, began, timeout, now };
+    let mut first = None;
+    for server in &config.servers {
+        let connection = Box::pin(reach(&mut examination, config, server)).await;
+        first = first.or(connection);
+    }
+    let connection = first?;
+    expect::content(&mut examination, config, &connection).await;
+    drop(connection);
+    person(&mut examination, config, user?, (metrics, entropy)).await
+}
+
+/// One server, from its name to a connection bound as the service account.
+async fn reach(
+    examination: &mut Examination<'_>,
+    config: &config::Directory,
+    server: &config::LdapServer,
+) -> Option<Connection> {
+    let is_active = config.kind == config::DirectoryKind::ActiveDirectory;
+    let name = format!("{}:{}", server.host, server.port);
+    let place = name.as_str();
+    let prepared = tls_connector(config.authorities.as_deref())
+        .and_then(|connector| Endpoint::new(server, &connector, is_active));
+    let endpoint = match prepared {
+        Ok(endpoint) => endpoint,
+        Err(error) => {
+            examination.note(place, "prepare", Finding::Failed(error.to_string()));
+            return None;
+        }
+    };
+    let addresses = examination.step((place, "resolve"), resolve(server)).await?;
+    let stream = examination.step((place, "connect"), connect(&addresses)).await?;
+    let now = examination.now;
+    let connection = examination.step((place, "secure"), secure(&endpoint, stream, now)).await?;
+    examination.step((place, "service bind"), bind(&connection, config)).await?;
+    examination.step((place, "root entry"), root(&connection, is_active)).await;
+    Some(connection)
+}
+
+async fn resolve(server: &config::LdapServer) -> Result<(Vec<SocketAddr>, Finding), Finding> {
+    let found = lookup_host((server.host.as_str(), server.port)).await.map_err(|error| {
+        Finding::Failed(format!("{error}: is the name in directory.urls spelled right?"))
+    })?;
+    let addresses: Vec<SocketAddr> = found.collect();
+    let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    if addresses.is_empty() {
+        return Err(Finding::Failed("the name has no address".to_owned()));
+    }
+    Ok((addresses, Finding::Fine(shown.join(", "))))
+}
+
+async fn connect(addresses: &[SocketAddr]) -> Result<(TcpStream, Finding), Finding> {
+    let stream = TcpStream::connect(addresses).await.map_err(|error| {
+        Finding::Failed(format!(
+            "{error}: is the server running, the port right, a firewall between?"
+        ))
+    })?;
+    stream.set_nodelay(true).map_err(|error| Finding::Failed(error.to_string()))?;
+    let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+    Ok((stream, Finding::Fine(peer)))
+}
+
+/// TLS as configured, and what the server shows of itself.
+async fn secure(
+    endpoint: &Endpoint,
+    mut stream: TcpStream,
+    now: Timestamp,
+) -> Result<(Connection, Finding), Finding> {
+    let lost = |error: DirectoryError| Finding::Failed(error.to_string());
+    if endpoint.server.transport == config::LdapTransport::StartTls {
+        guard::start_tls(&mut stream).await.map_err(|error| {
+            Finding::Failed(format!("{error}: does the server know StartTLS? ldaps:// may do"))
+        })?;
+    }
+    let Some((connector, name)) = &endpoint.tls else {
+        let connection = endpoint.speak(stream).await.map_err(lost)?;
+        let text = "plain text: passwords are readable on the way".to_owned();
+        return Ok((connection, Finding::Suspect(text)));
+    };
+    let stream = connector
+        .connect(name.clone(), stream)
+        .await
+        .map_err(|error| Finding::Failed(chain::trouble(&error)))?;
+    let (_, session) = stream.get_ref();
+    let shown = chain::describe(session.peer_certificates().unwrap_or_default(), now);
+    let connection = endpoint.speak(stream).await.map_err(lost)?;
+    Ok((connection, shown))
+}
+
+async fn bind(
+    connection: &Connection,
+    config: &config::Directory,
+) -> Result<((), Finding), Finding> {
+    let dn = &config.bind_dn;
+    let answer = connection.bind(dn, &config.bind_password).await.map_err(|error| {
+        Finding::Failed(format!("{error}: may {dn} bind over this kind of connection?"))
+    })?;
+    match answer.outcome {
+        Outcome::Accepted(None) => Ok(((), Finding::Fine(dn.clone()))),
+        Outcome::Accepted(Some(notice)) => Ok(((), Finding::Suspect(notice.detail()))),
+        Outcome::ChangeRequired(_) => Err(Finding::Failed(format!(
+            "the password of {dn} must be changed before it can be used"
+        ))),
+        Outcome::Barred(bar) => Err(Finding::Failed(format!("{dn} is barred: {}", bar.label()))),
+        Outcome::Rejected(Rejection::WrongPassword) => Err(Finding::Failed(format!(
+            "result {}: directory.bind_dn or its password is wrong ({dn})",
+            answer.code
+        ))),
+        Outcome::Rejected(rejection) => {
+            Err(Finding::Failed(format!("{dn} is rejected: {}", rejection.label())))
+        }
+    }
+}
+
+/// What kind of server it says it is.
+async fn root(connection: &Connection, is_active: bool) -> Result<((), Finding), Finding> {
+    let filter = Filter::Present(object_class()?);
+    let search = base_search("", &filter, &[SUPPORTED_CAPABILITIES]);
+    let entry = match connection.search(&search).await {
+        Ok(found) => found.entries.into_iter().next(),
+        Err(DirectoryError::Refused { code, .. }) => {
+            return Ok(((), Finding::Fine(format!("hidden (result {code})"))));
+        }
+        Err(error) => return Err(Finding::Failed(error.to_string())),
+    };
+    let says = entry.is_some_and(|entry| says_active_directory(&entry));
+    Ok(((), match (says, is_active) {
+        (true, true) => Finding::Fine("Active Directory".to_owned()),
+        (false, false) => Finding::Fine("answers".to_owned()),
+        (true, false) => Finding::Suspect(
+            "this is Active Directory: directory.kind = \"active_directory\" reads its bind codes, \
+             names and groups"
+                .to_owned(),
+        ),
+        (false, true) => Finding::Suspect(
+            "it does not say that it is Active Directory: should directory.kind be \"ldap\"?"
+                .to_owned(),
+        ),
+    }))
+}
+
+fn says_active_directory(entry: &Entry) -> bool {
+    entry.values(SUPPORTED_CAPABILITIES).iter().any(|value| value == ACTIVE_DIRECTORY.as_bytes())
+}
+
+/// The person's entry, groups and role, by the very parts that a login uses.
+async fn person(
+    examination: &mut Examination<'_>,
+    config: &config::Directory,
+    user: &str,
+    (metrics, entropy): (&Metrics, &Entropy),
+) -> Option<Role> {
+    let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
+    let place = "user";
+    let entry = examination.step((place, "search"), find(&directory, user)).await?;
+    let account = entry.dn.clone();
+    let work = async {
+        match directory.person(&entry, account).await {
+            Ok(person) => {
+                let text =
+                    format!("sub {:?}, role {:?}", person.subject.as_str(), person.role.as_str());
+                Ok((person.role, Finding::Fine(text)))
+            }
+            Err(VerifyError::NoRole { .. }) => Err(Finding::Failed(
+                "in no group of a [[directory.role]]: a login ends with NoRole".to_owned(),
+            )),
+            Err(VerifyError::AccountUnavailable(bar)) => Err(Finding::Failed(format!(
+                "a login ends with AccountUnavailable: {} (directory.subject_attribute?)",
+                bar.label()
+            ))),
+            Err(error) => Err(Finding::Failed(error.to_string())),
+        }
+    };
+    examination.step((place, "groups and role"), work).await
+}
+
+async fn find(directory: &LdapDirectory, user: &str) -> Result<(Entry, Finding), Finding> {
+    let credentials = Credentials::parse(user.to_owned(), Secret::new("unused".to_owned()))
+        .map_err(|_| Finding::Failed("no directory is asked about such a name".to_owned()))?;
+    match directory.find(credentials.name()).await {
+        Ok(entry) => {
+            let dn = entry.dn.clone();
+            Ok((entry, Finding::Fine(dn)))
+        }
+        Err(VerifyError::Rejected(Rejection::NoSuchUser)) => Err(Finding::Failed(
+            "no entry: look at directory.base_dn, user_filter and user_attribute".to_owned(),
+        )),
+        Err(VerifyError::Rejected(Rejection::Ambiguous)) => Err(Finding::Failed(
+            "several entries have this name: nobody can log in with it".to_owned(),
+        )),
+        Err(VerifyError::Rejected(Rejection::OtherDomain)) => Err(Finding::Failed(
+            "the name is of another domain than the one that answers".to_owned(),
+        )),
+        Err(error) => Err(Finding::Failed(error.to_string())),
+    }
+}
+
+/// A search of one entry by its name.
+pub(super) fn base_search<'s>(
+    base: &'s str,
+    filter: &'s Filter,
+    attributes: &'s [&'s str],
+) -> Search<'s> {
+    let operation = Operation::Probe;
+    Search { operation, base, scope: Scope::Base, filter, attributes, entries_max: 1 }
+}
+
+pub(super) fn object_class() -> Result<Attribute, Finding> {
+    Attribute::parse("objectClass").ok_or_else(|| Finding::Failed("objectClass".to_owned()))
+}
+
+impl Examination<'_> {
+    /// Looks at one thing of the directory's content.
+    pub(super) async fn look(
+        &mut self,
+        (key, tried): (&str, &'static str),
+        work: impl Future<Output = Result<(), Suspicion>>,
+    ) {
+        let judged = async {
+            match work.await {
+                Ok(()) => Ok(((), Finding::Fine("found".to_owned()))),
+                Err(Suspicion::Doubt(text)) => Ok(((), Finding::Suspect(text))),
+                Err(Suspicion::Error(text)) => Err(Finding::Failed(text)),
+            }
+        };
+        self.step((key, tried), judged).await;
+    }
+}

@@ -1,0 +1,217 @@
+//! Counted windows: how often something was tried in a time, under keyed hashes.
+//! One primitive for the throttle of logins, the guard against lock-outs, and
+//! whatever else is guessed at. Knows neither who tries nor what.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::ambient::Timestamp;
+use crate::store::table::Table;
+
+/// What tells one attempt from all others; random.
+pub type AttemptId = [u8; 16];
+
+/// One window that an attempt counts in. An attempt's windows have different keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// What is counted; each family has keys, and room, of its own.
+    pub family: WindowFamily,
+    /// A keyed hash of what is counted: uniformly spread, and not to be foreseen.
+    pub key: [u8; 32],
+    /// How many attempts it holds.
+    pub count: u32,
+    /// For how long.
+    pub length: Duration,
+    /// When attempts leave it.
+    pub counting: Counting,
+}
+
+/// What a window counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowFamily {
+    /// Tries of an account.
+    Account,
+    /// Tries from an address.
+    Address,
+    /// Access codes issued and guessed.
+    Code,
+}
+
+/// When attempts leave a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// Each when the window's length has passed.
+    Sliding,
+    /// All together, when the length has passed without another one. Directories
+    /// count so: a slow series never ends.
+    Renewed,
+    /// Each when the length has passed; those of one member count as one, which
+    /// needs no room once it is in.
+    Distinct(AttemptId),
+}
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It counts in every window.
+    Counted,
+    /// It counts in none.
+    Full {
+        /// The window with the longest wait.
+        index: usize,
+        /// Until it has room.
+        wait: Duration,
+    },
+}
+
+/// A window's attempts, as a store on disk keeps them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct WindowRow {
+    pub(super) family: WindowFamily,
+    pub(super) key: [u8; 32],
+    pub(super) length: Duration,
+    pub(super) renewed: bool,
+    /// Oldest first; empty forgets the window.
+    pub(super) attempts: Vec<Counted>,
+}
+
+/// One attempt of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) at: Timestamp,
+    pub(super) member: AttemptId,
+}
+
+/// The windows of one process: a table a family, all under one lock that is held
+/// for a few look-ups.
+pub(super) struct Counters(Mutex<[Table; FAMILIES.len()]>);
+
+/// Every family, each in the place of its own number.
+pub(super) const FAMILIES: [WindowFamily; 3] =
+    [WindowFamily::Account, WindowFamily::Address, WindowFamily::Code];
+
+impl Window {
+    /// What this window knows an attempt by.
+    #[must_use]
+    pub const fn member(&self, attempt: AttemptId) -> AttemptId {
+        match self.counting {
+            Counting::Distinct(member) => member,
+            Counting::Sliding | Counting::Renewed => attempt,
+        }
+    }
+}
+
+impl WindowFamily {
+    /// The family's place in [`FAMILIES`], and its number on disk.
+    pub(super) const fn place(self) -> usize {
+        self as usize
+    }
+}
+
+impl Counters {
+    /// Without a bound until [`Counters::bound`] sets one.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(FAMILIES.map(|family| Table::new(family, usize::MAX))))
+    }
+
+    fn tables(&self) -> MutexGuard<'_, [Table; FAMILIES.len()]> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// At most `entries` windows a family; when there is no more room one makes room.
+    pub(super) fn bound(&self, entries: usize) {
+        self.tables().iter_mut().for_each(|table| table.bound(entries));
+    }
+
+    pub(super) fn count(&self, attempt: AttemptId, windows: &[Window], now: Timestamp) -> Taken {
+        let mut tables = self.tables();
+        let waits = windows.iter().enumerate().filter_map(|(index, window)| {
+            let wait = tables[window.family.place()].wait(window, window.member(attempt), now)?;
+            Some((index, wait))
+        });
+        // The longer wait is the true one.
+        if let Some((index, wait)) = waits.max_by_key(|(_, wait)| *wait) {
+            return Taken::Full { index, wait };
+        }
+        for window in windows {
+            let counted = Counted { at: now, member: window.member(attempt) };
+            tables[window.family.place()].count(window, counted);
+        }
+        Taken::Counted
+    }
+
+    pub(super) fn give_back(&self, attempt: AttemptId, windows: &[Window]) {
+        let mut tables = self.tables();
+        for window in windows {
+            tables[window.family.place()].give_back(&window.key, window.member(attempt));
+        }
+    }
+
+    pub(super) fn attempts(&self, window: &Window, now: Timestamp) -> u32 {
+        self.tables()[window.family.place()].attempts(window, now)
+    }
+
+    pub(super) fn restore(&self, rows: Vec<WindowRow>, now: Timestamp) {
+        let mut tables = self.tables();
+        for row in rows {
+            tables[row.family.place()].restore(row, now);
+        }
+    }
+
+    /// What was not told since the last call; forgets windows that are over on the way.
+    pub(super) fn take_changes(&self, now: Timestamp) -> Vec<WindowRow> {
+        self.tables().iter_mut().flat_map(|table| table.take_changes(now)).collect()
+    }
+
+    /// That these could not be kept: they are to be told again.
+    pub(super) fn not_kept(&self, rows: &[WindowRow]) {
+        let mut tables = self.tables();
+        for row in rows {
+            tables[row.family.place()].changed(row.key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self, family: WindowFamily) -> usize {
+        self.tables()[family.place()].len()
+    }
+}
+
+/// Length, 8 bytes; whether it is renewed, 1; then 24 for each attempt.
+impl WindowRow {
+    /// The family's number on disk.
+    pub(super) fn number(&self) -> u8 {
+        u8::try_from(self.family.place()).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(9 + 24 * self.attempts.len());
+        let length = u64::try_from(self.length.as_millis()).unwrap_or(u64::MAX);
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.push(u8::from(self.renewed));
+        for Counted { at, member } in &self.attempts {
+            bytes.extend_from_slice(&at.millis().to_le_bytes());
+            bytes.extend_from_slice(member);
+        }
+        bytes
+    }
+
+    /// From the bytes kept; `None` if they are none of ours.
+    pub(super) fn from_bytes(family: u8, key: [u8; 32], bytes: &[u8]) -> Option<Self> {
+        let (length, rest) = bytes.split_first_chunk()?;
+        let (renewed, attempts) = rest.split_first()?;
+        let (attempts, _) = attempts.as_chunks::<24>();
+        let counted = |bytes: &[u8; 24]| {
+            let (at, member) = bytes.split_first_chunk()?;
+            let at = Timestamp::from_millis(i64::from_le_bytes(*at));
+            Some(Counted { at, member: member.try_into().ok()? })
+        };
+        Some(Self {
+            family: *FAMILIES.get(usize::from(family))?,
+            key,
+            length: Duration::from_millis(u64::from_le_bytes(*length)),
+            renewed: *renewed != 0,
+            attempts: attempts.iter().filter_map(counted).collect(),
+        })
+    }
+}
