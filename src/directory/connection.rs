@@ -125,7 +125,8 @@ impl Connection {
 
     /// Searches; references are left out and never followed.
     pub(super) async fn search(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
-        let (code, found) = self.watched(self.read_entries(search)).await?;
+        // Boxed, because it is large and wrapped several times.
+        let (code, found) = self.watched(Box::pin(self.read_entries(search))).await?;
         match code {
             CODE_SUCCESS => Ok(found),
             CODE_SIZE_LIMIT_EXCEEDED => Ok(Found { more: true, ..found }),

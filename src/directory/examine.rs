@@ -127,7 +127,8 @@ async fn reach(
     let addresses = examination.step((place, "resolve"), resolve(server)).await?;
     let stream = examination.step((place, "connect"), connect(&addresses)).await?;
     let now = examination.now;
-    let connection = examination.step((place, "secure"), secure(&endpoint, stream, now)).await?;
+    let securing = Box::pin(secure(&endpoint, stream, now));
+    let connection = examination.step((place, "secure"), securing).await?;
     examination.step((place, "service bind"), bind(&connection, config)).await?;
     examination.step((place, "root entry"), root(&connection, is_active)).await;
     Some(connection)

@@ -66,7 +66,7 @@ impl Pool {
             keepers.spawn(Arc::clone(server).keep_up());
         }
         while keepers.join_next().await.is_some() {}
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// Searches as the service account; once more when the server failed at it: on
@@ -81,7 +81,7 @@ impl Pool {
         if !elsewhere && matches!(error, DirectoryError::Lost) {
             passed.pop();
         }
-        match self.search_once(&search, &mut passed).await {
+        match Box::pin(self.search_once(&search, &mut passed)).await {
             Err(DirectoryError::AllDown) => Err(error),
             other => other,
         }

@@ -261,19 +261,24 @@ impl Server {
 
     async fn bound(&self) -> Result<Arc<Connection>, DirectoryError> {
         let mut service = self.service.lock().await;
-        let refusals = match &*service {
-            Service::Bound(connection) if connection.is_usable() => {
-                return Ok(Arc::clone(connection));
-            }
+        match &*service {
+            Service::Bound(connection) if connection.is_usable() => Ok(Arc::clone(connection)),
+            // Boxed, because a TLS handshake is large and searches seldom need one.
+            _ => Box::pin(self.bind_anew(&mut service)).await,
+        }
+    }
+
+    async fn bind_anew(&self, service: &mut Service) -> Result<Arc<Connection>, DirectoryError> {
+        let refusals = match service {
             Service::Refused { code, until, .. } if Instant::now() < *until => {
                 return Err(DirectoryError::ServiceBind { code: *code });
             }
             Service::Refused { times, .. } => *times,
-            _ => 0,
+            Service::None | Service::Bound(_) => {
+                *service = Service::None;
+                0
+            }
         };
-        if matches!(*service, Service::Bound(_)) {
-            *service = Service::None;
-        }
         let connection = self.connect(Purpose::Service).await?;
         match self.observe(Operation::ServiceBind, self.bind_service(&connection)).await {
             Ok(()) => {
@@ -310,7 +315,6 @@ impl Server {
     }
 
     async fn connect(&self, purpose: Purpose) -> Result<Connection, DirectoryError> {
-        // Boxed, because a TLS handshake is large and logins seldom need one.
         let connecting = Box::pin(self.endpoint.connect());
         let connection = self.observe(Operation::Connect, connecting).await?;
         Ok(connection.counted(self.meter.opened(purpose)))

@@ -59,7 +59,8 @@ fn add_people(slapd: &Slapd) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_of_two_servers_is_killed_under_fifty_logins_a_second() {
     let (mut first, second) = (Slapd::start_telling(), Slapd::start_telling());
-    (add_people(&first), add_people(&second));
+    add_people(&first);
+    add_people(&second);
     let (gateway, _upstream) = gateway(&first, &second).await;
     gateway.readiness(200).await;
     let gateway = Arc::new(gateway);
@@ -110,7 +111,8 @@ async fn with_every_server_away_sessions_go_on_and_logins_say_so() {
         let server = format!("127.0.0.1:{}", slapd.port(LdapTransport::Tls));
         gateway.metrics().await.sum("bindgate_directory_up", &[("server", &server)])
     };
-    (first.stop(), second.stop());
+    first.stop();
+    second.stop();
     for start in ["stays up", "starts"] {
         let reasons = gateway.readiness(503).await;
         let reasons: Vec<&str> = reasons.lines().collect();

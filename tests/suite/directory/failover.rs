@@ -117,7 +117,8 @@ async fn with_no_server_left_one_login_at_a_time_finds_out_whether_that_is_still
     let config = both(&first, &second);
     let (directory, _) = prepared(&config);
     login(&directory, "alice", PASSWORD).await.expect("up");
-    (first.stop(), second.stop());
+    first.stop();
+    second.stop();
     for _ in 0..10 {
         let outcome = login(&directory, "alice", PASSWORD).await;
         assert!(
