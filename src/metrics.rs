@@ -123,6 +123,8 @@ metrics! {
     gauge directory_up "bindgate_directory_up" [server];
     /// Open connections to a directory server: the shared one, and those that bind.
     gauge directory_connections_open "bindgate_directory_connections_open" [server, purpose];
+    /// Users files read again because they changed.
+    counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
     /// Requests sent to an upstream.

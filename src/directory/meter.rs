@@ -22,6 +22,8 @@ pub enum Operation {
     DomainSearch,
     /// A look whether the server answers.
     Probe,
+    /// A comparison with a hash of our own.
+    PasswordCheck,
 }
 
 impl Operation {
@@ -36,6 +38,7 @@ impl Operation {
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
             Self::Probe => "probe",
+            Self::PasswordCheck => "password_check",
         }
     }
 }

@@ -1,8 +1,9 @@
-//! Who may log in, as whom and in which role: asked of a directory server. Knows no
-//! HTTP, no tokens and no sessions; `ldap3` is named nowhere else.
+//! Who may log in, as whom and in which role: asked of a directory server, or looked
+//! up in a file. Knows no HTTP, no tokens and no sessions; `ldap3` is named nowhere
+//! else.
 //!
 //! Unknown names are rejected after the search alone, without a bind; making that
-//! answer as slow as a wrong password is not built yet.
+//! answer as slow as a wrong password is not built yet. With users in a file, it is.
 
 mod account;
 mod active_directory;
@@ -18,6 +19,7 @@ mod entry;
 mod error;
 mod examine;
 mod expect;
+mod file;
 mod filter;
 mod group;
 mod guard;
@@ -27,9 +29,12 @@ mod outcome;
 mod pool;
 mod server;
 mod stamp;
+mod users_file;
 
 use crate::ambient::Entropy;
 use crate::config;
+use crate::config::DirectoryKind;
+use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
@@ -44,6 +49,7 @@ pub struct Directory(Kind);
 
 enum Kind {
     Ldap(Box<LdapDirectory>),
+    File(Box<FileDirectory>),
 }
 
 /// Somebody whose password was right.
@@ -75,8 +81,12 @@ impl Directory {
         metrics: &Metrics,
         entropy: &Entropy,
     ) -> Result<Self, DirectoryError> {
-        let ldap = LdapDirectory::new(config, metrics, entropy)?;
-        Ok(Self(Kind::Ldap(Box::new(ldap))))
+        Ok(Self(match config.kind {
+            DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
+                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics, entropy)?))
+            }
+            DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
+        }))
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
@@ -100,6 +110,7 @@ impl Directory {
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
+            Kind::File(file) => file.verify(credentials, found).await,
         }
     }
 
@@ -108,6 +119,7 @@ impl Directory {
     pub fn is_up(&self) -> bool {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.is_up(),
+            Kind::File(_) => true,
         }
     }
 
@@ -116,6 +128,7 @@ impl Directory {
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,
+            Kind::File(file) => file.keep_up().await,
         }
     }
 }
