@@ -1,6 +1,7 @@
 //! The composition root: from a valid configuration to a running gateway, its
 //! reload and its end. Decides nothing about requests.
 
+mod assertion_keys;
 mod keys;
 mod operator;
 mod workers;
@@ -210,6 +211,7 @@ impl App {
     }
 
     fn apply(&self, config: Config) -> Result<(), AppError> {
+        let _changing = self.services.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.services.snapshot.load_full();
         let fixed = old.config.needs_restart(&config);
         if !fixed.is_empty() {
@@ -219,7 +221,7 @@ impl App {
         let listening = listening(&config)?;
         let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
-        let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
+        let keys = open_assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
         let snapshot = Arc::new(snapshot(config, keys, (&ambient, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
@@ -251,6 +253,7 @@ impl App {
 
     /// What goes with a snapshot: its directory's connection and its certificate's end.
     fn follow(&self, snapshot: &Snapshot) {
+        assertion_keys::tell_held(&self.services);
         let keeper = snapshot.directory.clone().map(|directory| {
             self.control().spawn(async move { directory.keep_up().await }).abort_handle()
         });
@@ -366,9 +369,10 @@ async fn services(
             .map_err(failed("throttle"))?;
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
-    let keys = assertion_keys(&config, &sessions, None, ambient)?;
+    let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
     Ok(Services {
         snapshot: ArcSwap::from_pointee(snapshot(config, keys, (ambient, metrics), None)?),
+        changing: Mutex::new(()),
         sessions,
         throttle,
         audit,
@@ -407,7 +411,7 @@ async fn open_audit(
 }
 
 /// The keys of assertions; one of a kind that was not asked for before is made.
-fn assertion_keys(
+fn open_assertion_keys(
     config: &Config,
     sessions: &Sessions,
     before: Option<&AssertionKeys>,
