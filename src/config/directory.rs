@@ -174,14 +174,7 @@ impl Directory {
         let user_filter =
             r.optional("user_filter", kind::filter(), "A filter that users must match too.");
         let subject_attribute = read_subject_attribute(r, is_active);
-        let group_base_dn = r.optional(
-            "group_base_dn",
-            dn(),
-            "Below which entry groups are searched; required, but not for Active Directory.",
-        );
-        if !is_active && r.is_missing("group_base_dn") {
-            r.problem("group_base_dn", "nothing", dn().allowed.to_owned());
-        }
+        let group_base_dn = read_group_base(r, is_active);
         let nested_groups = r.or(
             "nested_groups",
             Boolean,
@@ -286,6 +279,18 @@ fn read_subject_attribute(r: &mut Reader<'_>, is_active: bool) -> String {
          Active Directory objectGUID unless it is named.",
     );
     if is_active && !r.given("subject_attribute") { "objectGUID".to_owned() } else { named }
+}
+
+fn read_group_base(r: &mut Reader<'_>, is_active: bool) -> Option<String> {
+    let base = r.optional(
+        "group_base_dn",
+        kind::distinguished_name(),
+        "Below which entry groups are searched; required, but not for Active Directory.",
+    );
+    if !is_active && r.is_missing("group_base_dn") {
+        r.problem("group_base_dn", "nothing", kind::distinguished_name().allowed.to_owned());
+    }
+    base
 }
 
 /// Active Directory has its own login names, and counts groups itself.
