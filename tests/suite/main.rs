@@ -18,6 +18,7 @@ mod deploy;
 mod directory;
 mod directory_failure;
 mod directory_kinds;
+mod directory_servers;
 mod doctor;
 mod endpoints;
 mod headers;
