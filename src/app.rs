@@ -224,7 +224,7 @@ impl App {
         let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
         let keys = open_assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
-        let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
+        let snapshot = Arc::new(snapshot(config, keys, (&ambient, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
         let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
@@ -373,7 +373,7 @@ async fn services(
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (ambient, metrics), None)?),
         changing: Mutex::new(()),
         sessions,
         throttle,
@@ -429,7 +429,7 @@ fn open_assertion_keys(
 fn snapshot(
     config: Config,
     keys: AssertionKeys,
-    (clock, metrics): (&Clock, &Metrics),
+    (Ambient { clock, entropy }, metrics): (&Ambient, &Metrics),
     throttles: Option<&RouteThrottles>,
 ) -> Result<Snapshot, AppError> {
     let keys = Arc::new(keys);
@@ -440,7 +440,8 @@ fn snapshot(
     };
     let directory = match &config.directory {
         Some(directory) => {
-            Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
+            let directory = Directory::new(directory, metrics, entropy);
+            Some(Arc::new(directory.map_err(failed("directory"))?))
         }
         None => None,
     };

@@ -9,10 +9,12 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod breaker;
 mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
+mod endpoint;
 mod entry;
 mod error;
 mod examine;
@@ -28,11 +30,12 @@ mod nested;
 mod outcome;
 mod pool;
 mod recheck;
+mod server;
 mod stamp;
 mod state;
 mod users_file;
 
-use crate::ambient::Timestamp;
+use crate::ambient::{Entropy, Timestamp};
 use crate::config;
 use crate::config::DirectoryKind;
 use crate::directory::file::FileDirectory;
@@ -78,10 +81,14 @@ impl Directory {
     /// # Errors
     /// When the configuration cannot work: a group that is no DN, a malformed filter
     /// or attribute, no usable certificate authority.
-    pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
+    pub fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+        entropy: &Entropy,
+    ) -> Result<Self, DirectoryError> {
         Ok(Self(match config.kind {
             DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
-                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics)?))
+                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics, entropy)?))
             }
             DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
         }))
@@ -125,7 +132,7 @@ impl Directory {
         }
     }
 
-    /// Whether the directory answered when it was last asked; false until it was.
+    /// Whether any server answered when it was last asked; false until one was.
     #[must_use]
     pub fn is_up(&self) -> bool {
         match &self.0 {
@@ -134,8 +141,8 @@ impl Directory {
         }
     }
 
-    /// Asks the directory regularly whether it answers, connects again when it was
-    /// lost, and closes unused connections; never returns, ends when dropped.
+    /// Asks every server regularly whether it answers, connects again before that is
+    /// needed, and closes unused connections; never returns, ends when dropped.
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -157,7 +157,7 @@ impl Sessions {
     pub async fn recheck_one(
         &self,
         session: SessionId,
-        directory: &Directory,
+        directory: &Arc<Directory>,
         overdue_after: Duration,
     ) -> Option<Reason> {
         let _turn = self.rechecks.turn(session).lock().await;
@@ -186,17 +186,19 @@ impl Sessions {
     async fn standing(
         &self,
         record: &SessionRecord,
-        directory: &Directory,
+        directory: &Arc<Directory>,
         now: Timestamp,
     ) -> Standing {
         if self.rechecks.is_silent() {
             return Standing::Unknown;
         }
-        let known = [known(record)];
-        let rechecked = timeout(RENEWAL_PATIENCE, directory.recheck(&known, now)).await;
-        let (standing, is_silent) = match rechecked {
-            Err(_) => (None, true),
-            Ok(rechecked) => {
+        let (directory, known) = (Arc::clone(directory), [known(record)]);
+        // Nobody waits for it longer, but a search is not broken off: that would cost
+        // others their connection.
+        let asking = tokio::spawn(async move { directory.recheck(&known, now).await });
+        let (standing, is_silent) = match timeout(RENEWAL_PATIENCE, asking).await {
+            Err(_) | Ok(Err(_)) => (None, true),
+            Ok(Ok(rechecked)) => {
                 let is_outage = rechecked.error.is_some_and(|error| error.is_outage());
                 (rechecked.standings.first().copied(), is_outage)
             }

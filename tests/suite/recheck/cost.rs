@@ -168,5 +168,5 @@ async fn ten_thousand_sessions_cost_at_most_sixty_searches_in_active_directory()
 }
 
 fn open(config: &config::Directory, metrics: &Metrics) -> Directory {
-    Directory::new(config, metrics).expect("a valid configuration")
+    Directory::new(config, metrics, &Entropy::system()).expect("a valid configuration")
 }

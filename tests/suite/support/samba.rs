@@ -88,6 +88,8 @@ impl Samba {
             timeout: Duration::from_secs(20),
             recheck_interval: Duration::from_mins(5),
             recheck_grace: Duration::from_hours(1),
+            bind_connections: 32,
+            idle_timeout: Duration::from_secs(30),
             roles: vec![
                 role("super_admin", "CN=super_admins"),
                 role("admin", "cn=Admins"),
