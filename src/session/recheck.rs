@@ -278,5 +278,5 @@ fn known(record: &SessionRecord) -> Known {
 
 /// Whether somebody of the directory began the session: a redeemed code is nobody there.
 fn has_account(record: &SessionRecord) -> bool {
-    record.role.as_str() != "access_code"
+    !record.role.is_of_access_code()
 }
