@@ -17,6 +17,7 @@ mod pem;
 mod policy_value;
 mod problem;
 mod reader;
+mod redis;
 mod reload;
 mod response_headers;
 mod route;
@@ -41,6 +42,7 @@ pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
+pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
 pub use session::{
     Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,

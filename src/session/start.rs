@@ -67,7 +67,7 @@ impl Sessions {
         metrics: &Metrics,
     ) -> Result<Arc<Self>, StartError> {
         let lock_wait = config.server.limits.drain_timeout + LOCK_MARGIN;
-        let store = Store::open(&config.store, lock_wait, clock.now(), metrics).await?;
+        let store = Store::open(&config.store, lock_wait, (&clock, &entropy), metrics).await?;
         Self::start(&config.token, &config.store, store, (clock, entropy, metrics)).await
     }
 

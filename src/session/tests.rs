@@ -57,7 +57,9 @@ pub(super) async fn start(
     clock: &Clock,
     metrics: &Metrics,
 ) -> Arc<Sessions> {
-    let store = Store::open(kind, Duration::from_secs(5), clock.now(), metrics).await.unwrap();
+    let store = Store::open(kind, Duration::from_secs(5), (clock, &Entropy::system()), metrics)
+        .await
+        .unwrap();
     let ambient = (clock.clone(), Entropy::system(), metrics);
     Sessions::start(token, kind, store, ambient).await.unwrap()
 }

@@ -41,7 +41,6 @@ pub enum Put {
     Full,
 }
 
-#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Keeps an entry until its end, unless there is a live one of its key, or
     /// `at_most` live ones of the family already.
@@ -59,6 +58,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.put(entry, now, at_most),
                 Kind::Embedded(embedded) => embedded.put(entry, now, at_most).await,
+                Kind::Redis(redis) => redis.put(entry, now, at_most).await,
             },
         )
     }
@@ -79,6 +79,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.take(family, &key, now),
                 Kind::Embedded(embedded) => embedded.take(family, key, now).await,
+                Kind::Redis(redis) => redis.take(family, &key, now).await,
             },
         )
     }
@@ -98,6 +99,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.get(family, &key, now),
                 Kind::Embedded(embedded) => embedded.get(family, &key, now),
+                Kind::Redis(redis) => redis.get(family, &key, now).await,
             },
         )
     }
@@ -112,6 +114,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.count(family, now),
                 Kind::Embedded(embedded) => embedded.count(family, now),
+                Kind::Redis(redis) => redis.count(family, now).await,
             },
         )
     }

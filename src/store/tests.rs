@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{Issued, Replaced, SecretName, Seen, SessionRecord, Store};
-use crate::ambient::Timestamp;
+use super::{Issued, News, Replaced, SecretName, Seen, SessionRecord, Store};
+use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::metrics::Metrics;
@@ -48,10 +48,21 @@ pub(super) fn record(number: u8) -> SessionRecord {
 async fn stores(test: impl AsyncFn(&Store)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
-    for kind in [config::Store::Memory, config::Store::Embedded { path }] {
+    let kinds = [config::Store::Memory, config::Store::Embedded { path }];
+    for kind in kinds.into_iter().chain(redis::all()) {
         let metrics = Metrics::new().unwrap();
-        test(&Store::open(&kind, WAIT, NOW, &metrics).await.unwrap()).await;
+        let ambient = (&Clock::manual_at(NOW).0, &Entropy::system());
+        let store = Store::open(&kind, WAIT, ambient, &metrics).await.unwrap();
+        hear(&store).await;
+        test(&store).await;
     }
+}
+
+/// Reads the news until they are fresh.
+async fn hear(store: &Store) {
+    let Some(mut feed) = store.feed() else { return };
+    while feed.next().await != News::Complete {}
+    feed.settle();
 }
 
 #[tokio::test]
@@ -251,3 +262,4 @@ async fn starts_and_key_are_kept() {
 
 mod attempts;
 mod expiring;
+pub(crate) mod redis;
