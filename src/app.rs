@@ -1,6 +1,8 @@
 //! The composition root: from a valid configuration to a running gateway, its
 //! reload and its end. Decides nothing about requests.
 
+mod assertion_keys;
+mod feed;
 mod keys;
 mod operator;
 mod workers;
@@ -132,6 +134,9 @@ impl App {
         // Before the first request is forwarded, until the last was answered.
         let jwks = control.block_on(serve_jwks(&services))?;
         control.spawn(Arc::clone(&services.sessions).run());
+        control.spawn(feed::follow(Arc::clone(&services)));
+        control.spawn(feed::tell(Arc::clone(&services)));
+        control.block_on(feed::settle(&services));
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
         let app = Self {
@@ -210,6 +215,7 @@ impl App {
     }
 
     fn apply(&self, config: Config) -> Result<(), AppError> {
+        let _changing = self.services.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.services.snapshot.load_full();
         let fixed = old.config.needs_restart(&config);
         if !fixed.is_empty() {
@@ -219,8 +225,8 @@ impl App {
         let listening = listening(&config)?;
         let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
-        let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
-        let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
+        let keys = open_assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
+        let snapshot = Arc::new(snapshot(config, keys, (&ambient, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
         let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
@@ -251,6 +257,7 @@ impl App {
 
     /// What goes with a snapshot: its directory's connection and its certificate's end.
     fn follow(&self, snapshot: &Snapshot) {
+        assertion_keys::tell_held(&self.services);
         let keeper = snapshot.directory.clone().map(|directory| {
             self.control().spawn(async move { directory.keep_up().await }).abort_handle()
         });
@@ -366,9 +373,10 @@ async fn services(
             .map_err(failed("throttle"))?;
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
-    let keys = assertion_keys(&config, &sessions, None, ambient)?;
+    let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (ambient, metrics), None)?),
+        changing: Mutex::new(()),
         sessions,
         throttle,
         audit,
@@ -407,7 +415,7 @@ async fn open_audit(
 }
 
 /// The keys of assertions; one of a kind that was not asked for before is made.
-fn assertion_keys(
+fn open_assertion_keys(
     config: &Config,
     sessions: &Sessions,
     before: Option<&AssertionKeys>,
@@ -423,7 +431,7 @@ fn assertion_keys(
 fn snapshot(
     config: Config,
     keys: AssertionKeys,
-    (clock, metrics): (&Clock, &Metrics),
+    (Ambient { clock, entropy }, metrics): (&Ambient, &Metrics),
     throttles: Option<&RouteThrottles>,
 ) -> Result<Snapshot, AppError> {
     let keys = Arc::new(keys);
@@ -434,7 +442,8 @@ fn snapshot(
     };
     let directory = match &config.directory {
         Some(directory) => {
-            Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
+            let directory = Directory::new(directory, metrics, entropy);
+            Some(Arc::new(directory.map_err(failed("directory"))?))
         }
         None => None,
     };

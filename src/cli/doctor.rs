@@ -62,7 +62,8 @@ impl Ward {
         let role = if let Some(directory) = &config.directory {
             let user = args.user.as_deref();
             let mut tell = |step| self.tell(&step);
-            directory::examine(directory, user, (metrics, now), &mut tell).await
+            let ambient = (metrics, &Entropy::system(), now);
+            directory::examine(directory, user, ambient, &mut tell).await
         } else {
             let text = "left out: nobody can log in".to_owned();
             self.at_once("directory", "read", Finding::Suspect(text));

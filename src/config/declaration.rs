@@ -20,7 +20,7 @@ pub(super) enum Declaration {
     /// A value.
     Key { allowed: String, schema: Json, required: bool, default: Option<Json> },
     /// A secret; its twin names a file instead.
-    Secret { twin: &'static str, required: bool },
+    Secret { twin: &'static str },
     /// A table.
     Section(Presence),
     /// A list of tables.
@@ -34,12 +34,8 @@ impl Declaration {
         Self::Key { allowed: kind.allowed(), schema: kind.schema(), required, default }
     }
 
-    pub(super) const fn optional_secret(twin: &'static str) -> Self {
-        Self::Secret { twin, required: false }
-    }
-
     pub(super) const fn secret(twin: &'static str) -> Self {
-        Self::Secret { twin, required: true }
+        Self::Secret { twin }
     }
 }
 
@@ -75,9 +71,8 @@ pub(super) fn keys(declared: &[Declared]) -> Vec<KeyDescription> {
         let (allowed, default) = match &declared.what {
             Declaration::Section(_) | Declaration::Tables => return None,
             Declaration::Unbuilt => (String::new(), KeyDefault::Unbuilt),
-            Declaration::Secret { twin, required } => {
-                let default = if *required { KeyDefault::Required } else { KeyDefault::None };
-                (format!("text, not empty; or {twin}"), default)
+            Declaration::Secret { twin } => {
+                (format!("text, not empty; or {twin}"), KeyDefault::None)
             }
             Declaration::Key { allowed, required, default, .. } => {
                 let default = match default {
@@ -119,10 +114,9 @@ fn table_schema(declared: &[Declared], prefix: &str) -> Json {
                 }
                 (schema, *required)
             }
-            Declaration::Secret { twin, required } => {
-                if *required {
-                    either.push(json!({"oneOf": [{"required": [name]}, {"required": [twin]}]}));
-                }
+            Declaration::Secret { twin } => {
+                // Whether one must be there depends on what else is.
+                either.push(json!({"not": {"required": [name, twin]}}));
                 (json!({"type": "string", "minLength": 1, "writeOnly": true}), false)
             }
             Declaration::Section(presence) => (within(), *presence == Presence::Required),

@@ -10,7 +10,8 @@ use super::reader::Reader;
 use crate::secret::Secret;
 
 impl Reader<'_> {
-    /// A secret that must be there, inline or by the file that its twin names.
+    /// A secret that must be there beside what was read before it, inline or by the
+    /// file that its twin names.
     pub(super) fn secret(
         &mut self,
         key: &'static str,
@@ -55,7 +56,7 @@ impl Reader<'_> {
             return self.secret(key, twin, doc);
         }
         let twin_doc = "The file that holds it instead; a line end after it does not count.";
-        self.declare(key, doc, || Declaration::optional_secret(twin));
+        self.declare(key, doc, || Declaration::secret(twin));
         self.declare(twin, twin_doc, || Declaration::key(&kind::file(), false, None));
         None
     }

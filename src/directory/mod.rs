@@ -1,21 +1,25 @@
-//! Who may log in, as whom and in which role: asked of a directory server. Knows no
-//! HTTP, no tokens and no sessions; `ldap3` is named nowhere else.
+//! Who may log in, as whom and in which role: asked of a directory server, or looked
+//! up in a file. Knows no HTTP, no tokens and no sessions; `ldap3` is named nowhere
+//! else.
 //!
 //! Unknown names are rejected after the search alone, without a bind; making that
-//! answer as slow as a wrong password is not built yet.
+//! answer as slow as a wrong password is not built yet. With users in a file, it is.
 
 mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod breaker;
 mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
+mod endpoint;
 mod entry;
 mod error;
 mod examine;
 mod expect;
+mod file;
 mod filter;
 mod group;
 mod guard;
@@ -23,9 +27,14 @@ mod ldap;
 mod meter;
 mod outcome;
 mod pool;
+mod server;
 mod stamp;
+mod users_file;
 
+use crate::ambient::Entropy;
 use crate::config;
+use crate::config::DirectoryKind;
+use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
@@ -40,6 +49,7 @@ pub struct Directory(Kind);
 
 enum Kind {
     Ldap(Box<LdapDirectory>),
+    File(Box<FileDirectory>),
 }
 
 /// Somebody whose password was right.
@@ -66,8 +76,17 @@ impl Directory {
     /// # Errors
     /// When the configuration cannot work: a group that is no DN, a malformed filter
     /// or attribute, no usable certificate authority.
-    pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
-        LdapDirectory::new(config, metrics).map(|ldap| Self(Kind::Ldap(Box::new(ldap))))
+    pub fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+        entropy: &Entropy,
+    ) -> Result<Self, DirectoryError> {
+        Ok(Self(match config.kind {
+            DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
+                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics, entropy)?))
+            }
+            DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
+        }))
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
@@ -91,22 +110,25 @@ impl Directory {
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
+            Kind::File(file) => file.verify(credentials, found).await,
         }
     }
 
-    /// Whether the directory answered when it was last asked; false until it was.
+    /// Whether any server answered when it was last asked; false until one was.
     #[must_use]
     pub fn is_up(&self) -> bool {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.is_up(),
+            Kind::File(_) => true,
         }
     }
 
-    /// Asks the directory regularly whether it answers, connects again when it was
-    /// lost, and closes unused connections; never returns, ends when dropped.
+    /// Asks every server regularly whether it answers, connects again before that is
+    /// needed, and closes unused connections; never returns, ends when dropped.
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,
+            Kind::File(file) => file.keep_up().await,
         }
     }
 }

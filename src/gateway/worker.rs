@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -56,6 +56,8 @@ pub struct Snapshot {
 pub struct Services {
     /// The current snapshot.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Held by whoever puts another in its place, or changes the keys of assertions.
+    pub changing: Mutex<()>,
     /// Sessions, tokens, revocations.
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.

@@ -136,6 +136,8 @@ fn server() -> Server {
 fn directory(roles: Vec<RoleMapping>) -> Directory {
     Directory {
         kind: DirectoryKind::Ldap,
+        users: None,
+        password_checks: 4,
         servers: Vec::new(),
         authorities: None,
         bind_dn: String::new(),
@@ -147,6 +149,8 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        bind_connections: 32,
+        idle_timeout: Duration::from_secs(30),
         attributes: Vec::new(),
         roles,
     }

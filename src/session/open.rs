@@ -75,6 +75,9 @@ impl Sessions {
     /// When the store cannot answer, or a token cannot be made.
     pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
         let Person { subject, role, account, attributes, stamp } = person;
+        if self.is_stale() {
+            return Err(StoreError::Unavailable.into());
+        }
         let now = self.clock.now();
         let times = **self.lifetimes.load();
         let session = SessionId::fresh(&self.entropy)?;

@@ -61,6 +61,9 @@ impl Sessions {
         if live.is_ended() {
             return Err(RenewError::Ended);
         }
+        if self.is_stale() {
+            return Err(RenewError::StoreUnavailable);
+        }
         let now = self.clock.now();
         let times = **self.lifetimes.load();
         live.present(claims.id.generation, now, times.grace);

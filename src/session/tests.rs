@@ -113,6 +113,7 @@ pub(super) fn name(admission: &Admission) -> &'static str {
         Admission::RenewFirst => "renew first",
         Admission::Expired => "expired",
         Admission::Ended => "ended",
+        Admission::Unknown => "unknown",
         Admission::Stolen => "stolen",
     }
 }

@@ -36,6 +36,13 @@ impl Store {
         self.redis().is_some_and(|redis| redis.heard().is_stale())
     }
 
+    /// After what time without news nothing is decided any more; zero when nobody else
+    /// has any.
+    #[must_use]
+    pub fn max_staleness(&self) -> Duration {
+        self.redis().map_or(Duration::ZERO, |redis| redis.heard().max())
+    }
+
     /// How long ago news of revocations were read last; `None` when there was no
     /// time yet, or there are no others.
     #[must_use]

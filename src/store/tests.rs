@@ -45,6 +45,10 @@ pub(super) fn record(number: u8) -> SessionRecord {
     }
 }
 
+fn fresh(byte: u8) -> Secret<[u8; 32]> {
+    Secret::new([byte; 32])
+}
+
 async fn stores(test: impl AsyncFn(&Store)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
@@ -245,15 +249,19 @@ async fn starts_and_key_are_kept() {
         store.set_starts(7).await.unwrap();
         assert_eq!(store.starts().await, Ok(Some(7)));
 
-        let key = store.secret(SecretName::Names, Secret::new([1; 32])).await.unwrap();
-        assert_eq!(key.expose(), &[1; 32]);
-        let key = store.secret(SecretName::Names, Secret::new([2; 32])).await.unwrap();
-        assert_eq!(key.expose(), &[1; 32], "the first one stays");
-        for (fresh, name) in
-            [(3, SecretName::PasswordChange), (4, SecretName::Device), (5, SecretName::AccessCode)]
-        {
-            let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
-            assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
+        let first = *store.secret(SecretName::Names, fresh(1)).await.unwrap().expose();
+        assert!(first == [1; 32] || store.is_shared(), "the one given, or one for all");
+        let again = *store.secret(SecretName::Names, fresh(2)).await.unwrap().expose();
+        assert_eq!(again, first, "the first one stays");
+        let mut all = vec![first];
+        for name in [SecretName::PasswordChange, SecretName::Device, SecretName::AccessCode] {
+            let key = *store
+                .secret(name, fresh(u8::try_from(all.len()).unwrap() + 2))
+                .await
+                .unwrap()
+                .expose();
+            assert!(!all.contains(&key), "each name has one of its own");
+            all.push(key);
         }
         assert!(store.is_up());
     })

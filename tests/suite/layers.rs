@@ -44,6 +44,7 @@ const WITHOUT_HTTP: &[&str] = &["identity", "directory", "token", "store", "sess
 const HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token"]),
     ("redb", &["store"]),
+    ("redis", &["store"]),
     ("rand", &["ambient"]),
     ("prometheus", &["metrics", "admin"]),
     ("figment", &["config"]),

@@ -68,6 +68,10 @@ impl Heard {
         self.age().is_none_or(|age| age > self.max) || self.stopped.load(Ordering::Relaxed)
     }
 
+    pub(in crate::store) const fn max(&self) -> Duration {
+        self.max
+    }
+
     /// `None` before everything was read once.
     pub(in crate::store) fn age(&self) -> Option<Duration> {
         let at = self.at.load(Ordering::Acquire);

@@ -9,7 +9,7 @@ use futures_util::future::{join_all, try_join_all};
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::store::redis::{LASTING, Redis, number, parsed};
-use crate::store::{PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{Family, PAGE, Seen, SessionRecord, StoreError};
 
 /// Revocations that one script reads: it holds up all others.
 const REVOCATIONS: i64 = 8192;
@@ -214,6 +214,9 @@ impl Redis {
         let keys = [self.common("revoked")];
         self.link.script(&self.scripts.forget, &keys, &[time.clone()]).await?;
         let args = [time, number(idle_before.millis()), number(SWEPT)];
+        for family in [Family::SpentToken, Family::Device, Family::AccessCode] {
+            self.count(family, now).await?;
+        }
         let mut left = 0;
         let all: Vec<usize> = (0..256).collect();
         for buckets in all.chunks(BUCKETS_AT_ONCE) {

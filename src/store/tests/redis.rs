@@ -12,8 +12,6 @@ use crate::secret::Secret;
 #[expect(dead_code, unreachable_pub, reason = "what kills servers is for the tests of the whole")]
 mod servers;
 
-pub(crate) use servers::RedisServer;
-
 /// A store in Redis with names that nobody else uses.
 pub(crate) fn settings(topology: Topology, ports: &[u16]) -> config::Store {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
