@@ -75,14 +75,14 @@ async fn carry_out(
         Command::KeysList { purpose: Purpose::Session } => {
             let keys = services.sessions.keys();
             for key in &keys {
-                let _ = answers.send(Answer::Key(key_line(key))).await;
+                let _ = answers.send(Answer::Key(key_line(key, services.clock.now()))).await;
             }
             Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
         }
         Command::KeysList { purpose: Purpose::Assertion } => {
             let keys = services.snapshot.load().assertion_keys.facts(services.clock.now());
             for key in &keys {
-                let _ = answers.send(Answer::Key(assertion_key_line(key))).await;
+                let _ = answers.send(Answer::Key(assertion_key_line(key, services.clock.now()))).await;
             }
             Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
         }
@@ -236,12 +236,18 @@ fn session_line(record: &SessionRecord) -> SessionLine {
     }
 }
 
-fn key_line(facts: &KeyFacts) -> KeyLine {
+fn key_line(facts: &KeyFacts, now: Timestamp) -> KeyLine {
+    // One for later, which other gateways must hold before it signs.
+    let usage = if facts.created > now {
+        KeyUse::SignsFrom(facts.created.rfc3339())
+    } else {
+        facts.replaced.map_or(KeyUse::Signs, |since| KeyUse::Verifies(since.rfc3339()))
+    };
     KeyLine {
         kid: facts.kid.clone(),
         algorithm: facts.algorithm.to_owned(),
         created: facts.created.rfc3339(),
-        usage: facts.replaced.map_or(KeyUse::Signs, |since| KeyUse::Verifies(since.rfc3339())),
+        usage,
     }
 }
 

@@ -40,6 +40,7 @@ mod response_headers;
 mod rules;
 mod safeplaces;
 mod server;
+mod several_gateways;
 mod shaping;
 mod smuggling;
 mod starts;

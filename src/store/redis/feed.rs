@@ -256,7 +256,9 @@ impl<'s> Feed<'s> {
     async fn beat(&mut self) -> Result<Server, StoreError> {
         let lasting = ["born", "alive", "keys", "starts", "revoked", "news"];
         let keys = lasting.map(|name| self.redis.common(name));
-        let args = [number(LASTING), self.redis.name.to_vec()];
+        // Never the same twice, so that a store that lost it is told from the one before.
+        let birth: [u8; 16] = self.redis.entropy.bytes().map_err(|_| StoreError::Unavailable)?;
+        let args = [number(LASTING), birth.to_vec()];
         let before = self.redis.clock.now();
         let beat = self.redis.link.script(&self.redis.scripts.beat, &keys, &args).await?;
         let (born, time): (Vec<u8>, i64) = parsed(beat)?;

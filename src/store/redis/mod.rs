@@ -52,6 +52,7 @@ pub(super) struct Redis {
     scripts: Scripts,
     seal: Seal,
     clock: Clock,
+    entropy: Entropy,
     prefix: String,
     /// Whether the server of what is one for all has a replica.
     replicas: AtomicU8,
@@ -71,7 +72,7 @@ impl Redis {
         let (target, runtime) = (Arc::new(target), Handle::current());
         let link = || Link::new(&target, runtime.clone());
         let name = entropy.bytes().map_err(|error| error.to_string())?;
-        let seal = Seal::new(&settings.encryption_key, &settings.key_prefix, entropy);
+        let seal = Seal::new(&settings.encryption_key, &settings.key_prefix, entropy.clone());
         Ok(Self {
             link: link(),
             durable: link(),
@@ -79,6 +80,7 @@ impl Redis {
             scripts: Scripts::default(),
             seal: seal.ok_or("the encryption key cannot be used")?,
             clock,
+            entropy,
             prefix: settings.key_prefix.clone(),
             replicas: AtomicU8::new(UNKNOWN),
             heard: Heard::new(settings.max_staleness),

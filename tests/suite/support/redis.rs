@@ -12,18 +12,17 @@ use tempfile::TempDir;
 /// How long servers may take to come up, and to agree with each other.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A shell that ends the server when its input ends, as it does with this process.
-const KEEPER: &str = r#""$@" >log 2>&1 & server=$!; echo $server; read end; kill -9 $server"#;
+const KEEPER: &str = r#""$@" >/dev/null 2>&1 & server=$!; read end; kill -9 $server"#;
 /// The name that sentinels know the primary by.
 pub const MASTER: &str = "main";
 
 /// One server; dropping it kills it.
 pub struct RedisServer {
     keeper: Child,
-    /// Its process.
-    pub pid: u32,
     /// Where it listens.
     pub port: u16,
-    folder: TempDir,
+    /// Held so that it is there.
+    _folder: TempDir,
 }
 
 impl RedisServer {
@@ -41,21 +40,14 @@ impl RedisServer {
     fn run(program: &str, port: u16, settings: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         std::fs::write(folder.path().join("conf"), settings).expect("a file");
-        let mut keeper = Command::new("sh")
+        let keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper", program, "conf"])
             .current_dir(folder.path())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .expect("a shell");
-        let mut pid = String::new();
-        let mut out = keeper.stdout.take().expect("its output");
-        let mut byte = [0];
-        while out.read(&mut byte).expect("its output") == 1 && byte != *b"\n" {
-            pid.push(char::from(byte[0]));
-        }
-        let pid = pid.parse().expect("a process id");
-        let server = Self { keeper, pid, port, folder };
+        let server = Self { keeper, port, _folder: folder };
         until(&format!("{program} does not come up"), || server.asked("PING").is_some());
         server
     }
@@ -75,11 +67,6 @@ impl RedisServer {
         let mut answer = vec![0; 65_536];
         let length = stream.read(&mut answer).ok().filter(|length| *length > 0)?;
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
-    }
-
-    /// What it logged.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 }
 
