@@ -82,7 +82,7 @@ async fn carry_out(
         Command::KeysList { purpose: Purpose::Assertion } => {
             let keys = services.snapshot.load().assertion_keys.facts(services.clock.now());
             for key in &keys {
-                let _ = answers.send(Answer::Key(assertion_key_line(key, services.clock.now()))).await;
+                let _ = answers.send(Answer::Key(assertion_key_line(key))).await;
             }
             Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
         }

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on panics; the in-tests allowance misses helper functions"
 )]
 
+mod access_codes;
 mod answers;
 mod assertion;
 mod backends;
@@ -21,6 +22,7 @@ mod directory_kinds;
 mod directory_servers;
 mod doctor;
 mod endpoints;
+mod guess_guard;
 mod headers;
 mod keys;
 mod layers;
@@ -39,6 +41,7 @@ mod renewal;
 mod response_headers;
 mod rules;
 mod safeplaces;
+mod scaling;
 mod server;
 mod several_gateways;
 mod shaping;
