@@ -9,6 +9,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::admin::control::{Answer, Asked, Command, KeyLine, KeyUse, Purpose, SessionLine, Which};
 use crate::admin::telemetry::Readiness;
+use crate::ambient::Timestamp;
 use crate::app::{assertion_keys, keys};
 use crate::audit::{Event, Record};
 use crate::config::Publication;

@@ -19,6 +19,10 @@ pub enum Family {
     FormerCode,
 }
 
+/// Every family.
+pub(super) const FAMILIES: [Family; 4] =
+    [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode];
+
 /// An entry that is gone by itself at `until`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {

@@ -3,6 +3,7 @@
 //! that is made for later is held by all before it begins. Knows no store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::ambient::{Entropy, Timestamp};
 use crate::config::TokenAlgorithm;
@@ -10,6 +11,9 @@ use crate::secret::Secret;
 use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::KeyError;
 use crate::token::ring::{Held, Key, KeyRing};
+
+/// What makes whole seconds of a moment, rounded up.
+const WITHIN_A_SECOND: Duration = Duration::from_millis(999);
 
 impl KeyRing {
     /// The ring of a list that [`KeyRing::to_shared`] made.
@@ -127,8 +131,6 @@ impl KeyRing {
     }
 }
 
-const WITHIN_A_SECOND: std::time::Duration = std::time::Duration::from_millis(999);
-
 fn made(
     algorithm: TokenAlgorithm,
     begins: Timestamp,
@@ -161,7 +163,7 @@ mod tests {
             assert!(two.signs_as(&one) && !two.same_keys(&one));
             let again = KeyRing::from_shared(&two.to_shared().unwrap(), algorithm, NOW).unwrap();
             assert!(again.same_keys(&two) && again.signs_as(&one));
-            let before = again.at(algorithm, NOW.plus(DELAY - Duration::from_secs(1))).unwrap();
+            let before = again.at(algorithm, NOW.plus(Duration::from_secs(59))).unwrap();
             assert!(before.signs_as(&one));
             let after = again.at(algorithm, begins).unwrap();
             assert!(!after.signs_as(&one) && after.same_keys(&again));

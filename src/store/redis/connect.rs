@@ -36,9 +36,9 @@ const REDIRECTS: u32 = 4;
 
 /// How a server is reached.
 pub(super) enum Target {
-    Single(Client),
+    Single(Box<Client>),
     Sentinel { settings: Box<RedisStore>, master: String },
-    Cluster(ClusterClient),
+    Cluster(Box<ClusterClient>),
 }
 
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Target {
                 } else {
                     Client::open(info)
                 };
-                Self::Single(client?)
+                Self::Single(Box::new(client?))
             }
             Topology::Sentinel { master } => {
                 Self::Sentinel { settings: Box::new(settings.clone()), master: master.clone() }
@@ -106,7 +106,7 @@ impl Target {
                 if settings.tls {
                     builder = builder.tls(TlsMode::Secure).certs(certificates(settings));
                 }
-                Self::Cluster(builder.build()?)
+                Self::Cluster(Box::new(builder.build()?))
             }
         })
     }

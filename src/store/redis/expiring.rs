@@ -63,6 +63,7 @@ impl Redis {
             Family::SpentToken => "spent",
             Family::Device => "device",
             Family::AccessCode => "code",
+            Family::FormerCode => "former",
         };
         let mut entry = self.common(name);
         entry.push(b':');

@@ -106,7 +106,7 @@ scripts! {
         end
         return had";
     /// Removes what ended or was idle too long. KEYS records, order, ends, active; ARGV
-    /// now, idle_before, limit. How many were found, and how many are left.
+    /// now, idle since, limit. How many were found, and how many are left.
     sweep = r"
         local now = time(ARGV[1])
         local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[3])
@@ -158,7 +158,7 @@ scripts! {
     forget = r"
         local now = time(ARGV[1])
         return redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)";
-    /// Keeps an entry once. KEYS entry, ends; ARGV keep, now, key, value, until, at_most.
+    /// Keeps an entry once. KEYS entry, ends; ARGV keep, now, key, value, until, most.
     /// 1 kept, 0 there is one, -1 full.
     put = r"
         local now = time(ARGV[2])

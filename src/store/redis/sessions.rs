@@ -1,6 +1,8 @@
 //! Records of sessions in Redis, in buckets by the first byte of their ids, and
 //! the revocations that end them.
 
+use std::fmt::Write as _;
+use std::slice::from_ref;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,8 +10,9 @@ use futures_util::future::{join_all, try_join_all};
 
 use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
+use crate::store::expiring::FAMILIES;
 use crate::store::redis::{LASTING, Redis, number, parsed};
-use crate::store::{Family, PAGE, Seen, SessionRecord, StoreError};
+use crate::store::{PAGE, Seen, SessionRecord, StoreError};
 
 /// Revocations that one script reads: it holds up all others.
 const REVOCATIONS: i64 = 8192;
@@ -117,7 +120,7 @@ impl Redis {
     async fn remove(&self, session: SessionId) -> Result<bool, StoreError> {
         let id = session.as_bytes().to_vec();
         let bucket = self.bucket_of(session);
-        let had = self.link.script(&self.scripts.remove, &bucket, &[id.clone()]).await?;
+        let had = self.link.script(&self.scripts.remove, &bucket, from_ref(&id)).await?;
         let had: Vec<Option<Vec<u8>>> = parsed(had)?;
         let Some(Some(bytes)) = had.into_iter().next() else { return Ok(false) };
         if let Some(record) = SessionRecord::from_bytes(session, &bytes) {
@@ -212,9 +215,9 @@ impl Redis {
     ) -> Result<u64, StoreError> {
         let time = self.time(now);
         let keys = [self.common("revoked")];
-        self.link.script(&self.scripts.forget, &keys, &[time.clone()]).await?;
+        self.link.script(&self.scripts.forget, &keys, from_ref(&time)).await?;
         let args = [time, number(idle_before.millis()), number(SWEPT)];
-        for family in [Family::SpentToken, Family::Device, Family::AccessCode] {
+        for family in FAMILIES {
             self.count(family, now).await?;
         }
         let mut left = 0;
@@ -259,7 +262,8 @@ impl Redis {
     fn owned(&self, subject: &Subject) -> Vec<u8> {
         let hash = digest(&SHA256, subject.as_str().as_bytes());
         let hash = hash.as_ref().iter().take(16).fold(String::new(), |mut text, byte| {
-            text.push_str(&format!("{byte:02x}"));
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
             text
         });
         format!("{{{}:{hash}}}:owned", self.prefix).into_bytes()

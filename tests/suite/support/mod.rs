@@ -12,7 +12,7 @@ pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod raw;
-#[expect(unreachable_pub, reason = "also used by the tests beside the store's code")]
+#[expect(dead_code, unreachable_pub, reason = "also used by the tests beside the store's code")]
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod samba;

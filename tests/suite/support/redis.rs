@@ -5,12 +5,13 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 /// How long servers may take to come up, and to agree with each other.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// A shell that ends the server when its input ends, as it does with this process.
 const KEEPER: &str = r#""$@" >/dev/null 2>&1 & server=$!; read end; kill -9 $server"#;
 /// The name that sentinels know the primary by.
