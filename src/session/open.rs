@@ -1,6 +1,7 @@
 //! A login becomes a session: a new id, a new cookie, the first token.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::ambient::{EntropyFailed, Timestamp};
 use crate::identity::{Attributes, Facts, Role, SessionId, Subject};
@@ -22,6 +23,10 @@ pub struct Person {
     pub attributes: Attributes,
     /// What the directory tells the account and its password by.
     pub stamp: Option<String>,
+    /// Whether it is an emergency account.
+    pub emergency: bool,
+    /// The longest that its session may live, if less than others'.
+    pub lifetime_max: Option<Duration>,
 }
 
 /// Where a login came from.
@@ -74,12 +79,12 @@ impl Sessions {
     /// # Errors
     /// When the store cannot answer, or a token cannot be made.
     pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
-        let Person { subject, role, account, attributes, stamp } = person;
+        let Person { subject, role, account, attributes, stamp, emergency, lifetime_max } = person;
         let now = self.clock.now();
         let times = **self.lifetimes.load();
         let session = SessionId::fresh(&self.entropy)?;
         let context = ContextCookie::fresh(&self.entropy)?;
-        let end = now.plus(times.session);
+        let end = now.plus(lifetime_max.unwrap_or(times.session).min(times.session));
         let nonce = self.entropy.bytes()?;
         // A session shorter than a second has no token; configuration allows none such.
         let issued = Issued::new(1, nonce, (now, times.token), end).ok_or(TokenError::Signing)?;
@@ -100,6 +105,7 @@ impl Sessions {
             account,
             attributes,
             stamp,
+            emergency,
             created: now,
             end,
             last_activity: now,
@@ -111,6 +117,9 @@ impl Sessions {
         };
         self.store.create(record).await?;
         self.metrics.sessions_active().inc();
+        if emergency {
+            self.emergencies.add(session);
+        }
         let Claims { issued_at, expires_at, .. } = claims;
         let session_expires_at = end;
         Ok(Opened {
