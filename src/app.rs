@@ -2,6 +2,7 @@
 //! reload and its end. Decides nothing about requests.
 
 mod assertion_keys;
+mod emergency;
 mod keys;
 mod operator;
 mod workers;
@@ -135,6 +136,7 @@ impl App {
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
+        control.spawn(emergency::tend(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),

@@ -3,6 +3,7 @@
 //! changes nothing else in the process and opens no port, store or network.
 
 mod assertion;
+mod break_glass;
 mod cookie;
 mod crosscheck;
 mod declaration;
@@ -33,6 +34,7 @@ mod upstream;
 mod users;
 
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
+pub use break_glass::BreakGlass;
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};

@@ -8,6 +8,7 @@
 mod answers;
 mod assertion;
 mod backends;
+mod break_glass;
 mod browser;
 mod control;
 mod cors;
