@@ -25,7 +25,7 @@ use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
-use crate::policy::Found;
+use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{Opened, Origin, Reason};
@@ -308,14 +308,18 @@ fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
         let target = path.parse::<PathAndQuery>().ok().and_then(|path| Target::parse(&path).ok());
         target.is_none_or(|target| {
             let found = loaded.snapshot.routes.find(host.name(), "GET", &target);
-            matches!(found, Found::Own(_) | Found::OwnMethod { .. })
+            match found {
+                // A page like any other.
+                Found::Own(OwnEndpoint::AccessCodes) => false,
+                found => matches!(found, Found::Own(_) | Found::OwnMethod { .. }),
+            }
         })
     };
     let path = given.and_then(return_path::parse).filter(|path| !leads_to_us(path));
     path.unwrap_or_else(|| "/".to_owned())
 }
 
-fn user_agent(headers: &HeaderMap) -> Option<String> {
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(USER_AGENT_BYTES_MAX).collect())
 }

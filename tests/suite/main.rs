@@ -5,6 +5,7 @@
     reason = "a test that cannot go on panics; the in-tests allowance misses helper functions"
 )]
 
+mod access_codes;
 mod answers;
 mod assertion;
 mod backends;
@@ -22,6 +23,7 @@ mod directory_kinds;
 mod directory_servers;
 mod doctor;
 mod endpoints;
+mod guess_guard;
 mod headers;
 mod keys;
 mod layers;
