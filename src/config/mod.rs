@@ -4,6 +4,7 @@
 
 mod access_codes;
 mod assertion;
+mod break_glass;
 mod cookie;
 mod crosscheck;
 mod declaration;
@@ -38,6 +39,7 @@ mod users;
 
 pub use access_codes::AccessCodes;
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
+pub use break_glass::BreakGlass;
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};

@@ -58,6 +58,11 @@ impl Pool {
         self.servers.iter().any(|server| server.is_up())
     }
 
+    /// Whether every server failed when it was last asked.
+    pub(super) fn is_down(&self) -> bool {
+        !self.servers.iter().any(|server| server.is_closed())
+    }
+
     /// Keeps every server's shared connection open, looks how they are, and closes what
     /// nobody uses; never returns.
     pub(super) async fn keep_up(&self) {

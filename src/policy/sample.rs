@@ -141,6 +141,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         kind: DirectoryKind::Ldap,
         users: None,
         password_checks: 4,
+        break_glass: None,
         servers: Vec::new(),
         authorities: None,
         bind_dn: String::new(),

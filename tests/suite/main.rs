@@ -9,6 +9,7 @@ mod access_codes;
 mod answers;
 mod assertion;
 mod backends;
+mod break_glass;
 mod browser;
 mod control;
 mod cors;

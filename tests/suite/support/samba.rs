@@ -66,6 +66,7 @@ impl Samba {
             kind: DirectoryKind::ActiveDirectory,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: self.address.to_string(),

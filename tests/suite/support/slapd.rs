@@ -122,6 +122,7 @@ impl Slapd {
             kind: DirectoryKind::Ldap,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
