@@ -22,6 +22,7 @@ mod response_headers;
 mod route;
 mod rows;
 mod secret_key;
+mod servers;
 mod session;
 mod store;
 mod suggestion;
@@ -35,7 +36,7 @@ mod users;
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
-pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
+pub use directory::{Directory, DirectoryKind, RoleMapping};
 pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
@@ -43,6 +44,7 @@ pub use load::Loaded;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
+pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{
     Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
 };

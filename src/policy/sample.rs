@@ -139,6 +139,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         users: None,
         password_checks: 4,
         servers: Vec::new(),
+        discovery: None,
         authorities: None,
         bind_dn: String::new(),
         bind_password: Secret::new(String::new()),

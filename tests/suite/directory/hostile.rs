@@ -120,6 +120,7 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         users: None,
         password_checks: 4,
         attributes: Vec::new(),
+        discovery: None,
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),
         bind_dn: "cn=service".to_owned(),
