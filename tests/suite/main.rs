@@ -40,6 +40,7 @@ mod renewal;
 mod response_headers;
 mod rules;
 mod safeplaces;
+mod scaling;
 mod server;
 mod shaping;
 mod smuggling;
