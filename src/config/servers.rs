@@ -85,7 +85,7 @@ pub(super) fn read(
             Some(Discovery { domain: domain.clone(), transport, dns_servers }),
         ));
     }
-    if r.given("dns_servers") {
+    if !dns_servers.is_empty() {
         let allowed = "nothing: only servers of ad:// are looked for there".to_owned();
         r.problem("dns_servers", "a value", allowed);
     }

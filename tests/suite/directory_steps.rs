@@ -118,10 +118,10 @@ async fn suffers_everything(transport: LdapTransport) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_at_whatever_step_over_ldaps_the_next_login_works() {
-    suffers_everything(LdapTransport::Tls).await;
+    Box::pin(suffers_everything(LdapTransport::Tls)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_at_whatever_step_over_start_tls_the_next_login_works() {
-    suffers_everything(LdapTransport::StartTls).await;
+    Box::pin(suffers_everything(LdapTransport::StartTls)).await;
 }

@@ -215,11 +215,18 @@ async fn relay(mut client: TcpStream, server: SocketAddr, number: usize, shared:
             let _ = socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO));
             return;
         }
-        let passes = fault != Some(Fault::Stall);
+        if fault == Some(Fault::Stall) {
+            // Somebody who hangs up is noticed even when nothing is passed.
+            if is_gone(&client) {
+                return;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(20), now.changed()).await;
+            continue;
+        }
         tokio::select! {
             biased;
             changed = now.changed() => if changed.is_err() { return },
-            count = client.read(&mut up), if passes => {
+            count = client.read(&mut up) => {
                 let Ok(count @ 1..) = count else { return };
                 let must_pass = shared.client_says(number);
                 // What was struck on its way does not arrive.
@@ -229,16 +236,13 @@ async fn relay(mut client: TcpStream, server: SocketAddr, number: usize, shared:
                     return;
                 }
             }
-            count = upstream.read(&mut down), if passes => {
+            count = upstream.read(&mut down) => {
                 let Ok(count @ 1..) = count else { return };
                 if !pass_down(&mut client, &mut down[..count], fault).await {
                     return;
                 }
                 shared.server_said(number);
             }
-            // Somebody who hangs up is noticed even when nothing is passed.
-            _ = client.readable(), if !passes && is_gone(&client) => return,
-            () = tokio::time::sleep(Duration::from_millis(20)), if !passes => {}
         }
     }
 }
