@@ -2,6 +2,8 @@
 //! reload and its end. Decides nothing about requests.
 
 mod assertion_keys;
+mod codes;
+mod emergency;
 mod keys;
 mod operator;
 mod workers;
@@ -16,6 +18,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::access_code::{AccessCodes, CodeKeys, Ledger};
 use crate::admin::control::Control;
 use crate::admin::jwks::JwksListener;
 use crate::admin::telemetry::{Check, Readiness, Telemetry};
@@ -24,7 +27,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
-use crate::gateway::{Services, Snapshot, WebSocketSlots};
+use crate::gateway::{GuessGuards, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -135,6 +138,8 @@ impl App {
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
+        control.spawn(codes::tell(Arc::clone(&services)));
+        control.spawn(emergency::tend(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),
@@ -219,10 +224,10 @@ impl App {
         }
         // All that can fail comes before all that takes effect.
         let listening = listening(&config)?;
-        let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
+        let Services { sessions, metrics, clock, entropy, guesses, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
         let keys = open_assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
-        let snapshot = Arc::new(snapshot(config, keys, (&ambient, metrics), Some(&old.throttles))?);
+        let snapshot = Arc::new(snapshot(config, keys, (guesses, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
         let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
@@ -370,8 +375,13 @@ async fn services(
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
+    let store = sessions.store();
+    let code_keys = CodeKeys::open(&store, entropy).await.map_err(failed("store"))?;
+    let (now, random) = (clock.clone(), entropy.clone());
+    let guesses = Ledger { store, keys: code_keys, clock: now, entropy: random };
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (ambient, metrics), None)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (&guesses, metrics), None)?),
+        guesses,
         changing: Mutex::new(()),
         sessions,
         throttle,
@@ -427,7 +437,7 @@ fn open_assertion_keys(
 fn snapshot(
     config: Config,
     keys: AssertionKeys,
-    (Ambient { clock, entropy }, metrics): (&Ambient, &Metrics),
+    (guesses, metrics): (&Ledger, &Metrics),
     throttles: Option<&RouteThrottles>,
 ) -> Result<Snapshot, AppError> {
     let keys = Arc::new(keys);
@@ -438,19 +448,23 @@ fn snapshot(
     };
     let directory = match &config.directory {
         Some(directory) => {
-            let directory = Directory::new(directory, metrics, entropy);
+            let directory = Directory::new(directory, metrics, &guesses.entropy);
             Some(Arc::new(directory.map_err(failed("directory"))?))
         }
         None => None,
     };
     let entries = config.throttle.entries;
-    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
+    let routes = (config.routes.as_slice(), entries);
+    let throttles = RouteThrottles::new(routes, &guesses.clock, metrics, throttles);
+    let codes = config.access_codes.as_ref();
     Ok(Snapshot {
         routes: RouteTable::new(&config),
         issuers: config.upstreams.iter().map(issuer).collect(),
         assertion_keys: keys,
         directory,
         throttles,
+        guards: GuessGuards::new(&config.routes, guesses, metrics),
+        codes: codes.map(|codes| Arc::new(AccessCodes::new(codes, guesses, metrics))),
         config,
     })
 }

@@ -125,8 +125,24 @@ metrics! {
     gauge directory_connections_open "bindgate_directory_connections_open" [server, purpose];
     /// Users files read again because they changed.
     counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
+    /// Live sessions of emergency accounts.
+    gauge break_glass_sessions_active "bindgate_break_glass_sessions_active" [];
+    /// Logins by emergency accounts while the directory was down.
+    counter break_glass_logins "bindgate_break_glass_logins_total" [result];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
+    /// Access codes issued, redeemed, wrong, expired and revoked.
+    counter access_codes "bindgate_access_codes_total" [event];
+    /// Access codes that can be redeemed now.
+    gauge access_codes_alive "bindgate_access_codes_alive" [];
+    /// Wrong tries that a length of access codes takes in 24 hours.
+    gauge access_code_budget "bindgate_access_code_budget" [digits];
+    /// Wrong tries that are left of that.
+    gauge access_code_budget_left "bindgate_access_code_budget_left" [digits];
+    /// Wrong tries that the codes of a backend take in 24 hours.
+    gauge guess_budget "bindgate_guess_guard_budget" [guard];
+    /// Wrong tries that are left of that.
+    gauge guess_budget_left "bindgate_guess_guard_budget_left" [guard];
     /// Requests sent to an upstream.
     counter upstream_requests "bindgate_upstream_requests_total" [upstream, result];
     /// Seconds from sending a request to the upstream's response head.

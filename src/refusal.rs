@@ -15,8 +15,12 @@ pub enum Refusal {
     PasswordChangeRequired,
     /// The password is right, but the account is locked, disabled, expired or not allowed here or now.
     AccountUnavailable,
+    /// The password of an emergency account is right, but a reason is missing.
+    ReasonRequired,
     /// The password is right, but no configured role fits.
     NoRole,
+    /// The access code is wrong, spent or expired.
+    InvalidAccessCode,
     /// Too many tries.
     TooManyAttempts {
         /// When to try again.
@@ -131,11 +135,23 @@ impl Refusal {
                 Level::INFO,
                 "This account cannot be used here now; ask your administrator.",
             ),
+            Self::ReasonRequired => row(
+                401,
+                "ReasonRequired",
+                Level::WARN,
+                "An emergency account must give a short reason, in one line.",
+            ),
             Self::NoRole => row(
                 403,
                 "NoRole",
                 Level::INFO,
                 "This account has no role here; ask your administrator.",
+            ),
+            Self::InvalidAccessCode => row(
+                403,
+                "InvalidAccessCode",
+                Level::INFO,
+                "The access code is not right, or not good any more.",
             ),
             Self::TooManyAttempts { retry_after } => Facts {
                 retry_after_seconds: Some(retry_after.as_secs().max(1)),

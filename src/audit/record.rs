@@ -27,6 +27,8 @@ pub enum Event {
     Stop,
     /// A login, whatever its outcome.
     Login,
+    /// A login by an emergency account while the directory was down, whatever its outcome.
+    BreakGlass,
     /// A logout.
     Logout,
     /// A request that was refused.
@@ -39,6 +41,8 @@ pub enum Event {
     Keys,
     /// A reload of the configuration.
     Reload,
+    /// An access code that was given out, tried or taken back.
+    AccessCode,
 }
 
 impl Event {
@@ -49,12 +53,14 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Login => "login",
+            Self::BreakGlass => "break_glass",
             Self::Logout => "logout",
             Self::Refusal => "refusal",
             Self::Request => "request",
             Self::Revocation => "revocation",
             Self::Keys => "keys",
             Self::Reload => "reload",
+            Self::AccessCode => "access_code",
         }
     }
 }
@@ -89,7 +95,8 @@ pub struct Record {
     pub duration: Option<Duration>,
     /// The keyed hash of a login name that matched no entry (`Audit::hash_name`).
     pub name_hash: Option<String>,
-    /// One more word on the cause, from a closed set or from configuration.
+    /// One more word on the cause, from a closed set or from configuration; with an
+    /// emergency account the reason that it gave.
     pub detail: Option<Cow<'static, str>>,
 }
 

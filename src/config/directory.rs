@@ -5,10 +5,10 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 
 use super::kind::{self, Boolean, Choice, Whole};
-use super::pem;
 use super::reader::Reader;
 use super::servers::{self, Discovery, LdapServer};
 use super::users::UsersFile;
+use super::{BreakGlass, pem};
 use crate::identity::Role;
 use crate::secret::Secret;
 
@@ -21,6 +21,8 @@ pub struct Directory {
     pub users: Option<UsersFile>,
     /// How many passwords are compared with hashes of our own at a time.
     pub password_checks: usize,
+    /// `[directory.break_glass]`, beside a server and only there.
+    pub break_glass: Option<BreakGlass>,
     /// The servers, in the order of `urls`: the first that answers is asked.
     pub servers: Vec<LdapServer>,
     /// The domain whose servers DNS names; `servers` is empty then.
@@ -92,8 +94,8 @@ impl Directory {
             r.refuse_foreign(key, "nothing: with kind = \"file\" people are in users_file alone");
         }
         let roles = read_roles(r, true);
-        let names = r.texts("role", "name").into_iter().flatten().map(|name| Role::new(&name));
-        let users = read_users_file(r, &names.collect::<Vec<_>>());
+        let users = read_users_file(r, &role_names(r));
+        r.refuse_foreign("break_glass", "nothing: with kind = \"file\" no directory can be down");
         let password_checks = read_password_checks(r);
         let timeout = read_timeout(r);
         refuse_unbuilt_keys(r);
@@ -101,6 +103,7 @@ impl Directory {
             kind: DirectoryKind::File,
             users: Some(users?),
             password_checks,
+            break_glass: None,
             servers: Vec::new(),
             discovery: None,
             authorities: None,
@@ -129,12 +132,7 @@ impl Directory {
         let servers = servers::read(r, is_active);
         let authorities = read_authorities(r);
         let dn = kind::distinguished_name;
-        let bind_dn = r.required_here("bind_dn", dn(), "The service account; not for a file.");
-        let bind_password = r.secret(
-            "bind_password",
-            "bind_password_file",
-            "The service account's password; not for a file.",
-        );
+        let (bind_dn, bind_password) = read_service_account(r);
         let base_dn = r.required_here(
             "base_dn",
             dn(),
@@ -158,13 +156,10 @@ impl Directory {
         );
         let timeout = read_timeout(r);
         let (bind_connections, idle_timeout) = servers::read_connections(r);
-        if r.is_describing() {
-            read_users_file(r, &[]);
-        } else {
-            r.refuse_foreign("users_file", "nothing: only kind = \"file\" has users in a file");
-        }
+        refuse_users_file(r);
         let password_checks = read_password_checks(r);
         let roles = read_roles(r, false);
+        let break_glass = read_break_glass(r);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
         let (kind, servers) = (kind?, servers?);
@@ -173,6 +168,7 @@ impl Directory {
             kind,
             users: None,
             password_checks,
+            break_glass: break_glass?,
             servers: servers.0,
             discovery: servers.1,
             authorities: authorities?,
@@ -225,7 +221,21 @@ const SERVER_KEYS: [&str; 16] = [
 fn read_users_file(r: &mut Reader<'_>, roles: &[Role]) -> Option<UsersFile> {
     let doc = "The users and the hashes of their passwords, in TOML; required with kind = \"file\", \
                and only there. Read again by itself when it changes.";
-    r.users_file("users_file", roles, doc)
+    r.users_file("users_file", (roles, false), doc)
+}
+
+/// The accounts; `None` inside when there are none.
+#[expect(clippy::option_option, reason = "wrong is not the same as left out")]
+fn read_break_glass(r: &mut Reader<'_>) -> Option<Option<BreakGlass>> {
+    let doc = "Accounts that work only while the directory is down; left out, there are none.";
+    let (given, roles) = (r.given("break_glass"), role_names(r));
+    let read = r.switch("break_glass", doc, |r| BreakGlass::read(r, &roles)).flatten();
+    if given { read.map(Some) } else { Some(None) }
+}
+
+/// The names of the roles as they stand in the file, also beside what is wrong.
+fn role_names(r: &Reader<'_>) -> Vec<Role> {
+    r.texts("role", "name").into_iter().flatten().map(|name| Role::new(&name)).collect()
 }
 
 fn read_password_checks(r: &mut Reader<'_>) -> usize {
@@ -236,6 +246,26 @@ fn read_password_checks(r: &mut Reader<'_>) -> usize {
         "How many passwords are compared with hashes of a users file at a time; each takes the \
          memory that its hash says, 19 MiB or more.",
     )
+}
+
+/// Only described beside a server.
+fn refuse_users_file(r: &mut Reader<'_>) {
+    if r.is_describing() {
+        read_users_file(r, &[]);
+    } else {
+        r.refuse_foreign("users_file", "nothing: only kind = \"file\" has users in a file");
+    }
+}
+
+fn read_service_account(r: &mut Reader<'_>) -> (Option<String>, Option<Secret<String>>) {
+    let dn = kind::distinguished_name();
+    let bind_dn = r.required_here("bind_dn", dn, "The service account; not for a file.");
+    let bind_password = r.secret(
+        "bind_password",
+        "bind_password_file",
+        "The service account's password; not for a file.",
+    );
+    (bind_dn, bind_password)
 }
 
 fn read_timeout(r: &mut Reader<'_>) -> Duration {
@@ -287,7 +317,6 @@ fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("recheck_interval", "asking the directory again during a session");
     r.unbuilt("recheck_grace", "asking the directory again during a session");
     r.unbuilt("password_rules", "changing passwords");
-    r.unbuilt("break_glass", "emergency accounts");
 }
 
 /// The authorities; `None` inside when those of the operating system count.

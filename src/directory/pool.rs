@@ -95,6 +95,16 @@ impl Pool {
         self.servers.load().iter().any(|server| server.is_up())
     }
 
+    /// Whether every server failed when it was last asked, or DNS when it was asked for
+    /// the first.
+    pub(super) fn is_down(&self) -> bool {
+        let servers = self.servers.load();
+        match self.listing.as_ref().filter(|_| servers.is_empty()) {
+            Some(listing) => listing.pause.try_lock().is_ok_and(|pause| pause.is_some()),
+            None => !servers.iter().any(|server| server.is_closed()),
+        }
+    }
+
     /// Keeps every server's shared connection open, looks how they are, and closes what
     /// nobody uses; asks DNS again for who they are, where it says so; never returns.
     pub(super) async fn keep_up(&self) {

@@ -5,12 +5,16 @@
 mod answer;
 mod assertion;
 mod body;
+mod code_page;
+mod codes;
 mod credential;
+mod emergency;
 mod endpoints;
 mod exchange;
 mod exposure;
 mod forward;
 mod gate;
+mod guess;
 mod lifetime;
 mod login;
 mod observe;
@@ -20,6 +24,8 @@ mod plain;
 mod preflight;
 mod protection;
 mod proxied;
+mod redeeming;
+mod schedule;
 mod session_limit;
 mod shape;
 mod unread;
@@ -28,6 +34,7 @@ mod websocket;
 mod worker;
 
 pub use body::Body;
+pub use guess::GuessGuards;
 pub use plain::PlainHttp;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
@@ -145,6 +152,9 @@ impl Gateway {
             OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
             OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
             OwnEndpoint::Jwks => Ok(self.jwks(loaded)),
+            OwnEndpoint::AccessCodes => self.access_codes(loaded, exchange, inbound).await,
+            OwnEndpoint::RedeemCode => self.redeem_code(loaded, exchange, inbound).await,
+            OwnEndpoint::RevokeCode => self.revoke_code(loaded, exchange, inbound).await,
         }
     }
 

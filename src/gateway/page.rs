@@ -13,13 +13,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// A page could not be written.
 pub type PageError = askama::Error;
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of all pages.
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// The hash is that of `page.css`; a test says what it must be. `form-action`
 /// holds redirects after the post to this origin too, which is where they lead.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; \
-     style-src 'sha256-v8dgK7advE0FnEVG4cGSHItTo+Hk77oke5nFCQMRrF4='; \
+     style-src 'sha256-8R+mWKgHUmd/havmh/x9HIahM3q5V2fmODE+kOmEEvI='; \
      form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 );
 
@@ -50,6 +51,8 @@ pub struct Login<'a> {
     pub return_path: &'a str,
     /// The name typed before, when the page is shown again; else empty.
     pub name: &'a str,
+    /// Whether emergency accounts work now, which must give a reason.
+    pub asks_reason: bool,
     /// Why the login failed: a refusal's public sentence.
     pub error: Option<&'a str>,
 }
@@ -60,8 +63,10 @@ impl Login<'_> {
     /// # Errors
     /// Never in practice: writing to memory does not fail.
     pub fn html(&self) -> Result<String, PageError> {
-        let &Self { title, notice, action, return_path, name, error } = self;
-        LoginTemplate { style: STYLE, title, notice, action, return_path, name, error }.render()
+        let &Self { title, notice, action, return_path, name, asks_reason, error } = self;
+        let style = STYLE;
+        LoginTemplate { style, title, notice, action, return_path, name, asks_reason, error }
+            .render()
     }
 }
 
@@ -109,6 +114,7 @@ struct LoginTemplate<'a> {
     action: &'a str,
     return_path: &'a str,
     name: &'a str,
+    asks_reason: bool,
     error: Option<&'a str>,
 }
 
@@ -136,6 +142,7 @@ mod tests {
             action: "/auth/login",
             return_path: text,
             name: text,
+            asks_reason: error.is_some(),
             error,
         };
         page.html().unwrap()
@@ -195,6 +202,15 @@ mod tests {
         assert!(page.contains("<title>Error: "));
         assert!(page.contains(r#"<p class="error" id="error" role="alert">The user name or "#));
         assert_eq!(page.matches(r#"aria-describedby="error""#).count(), 2);
+    }
+
+    #[test]
+    fn a_reason_is_asked_for_only_where_one_is_needed() {
+        let (usual, emergency) = (login("", None), login("", Some("x")));
+        assert!(!usual.contains("reason"));
+        for needed in [r#"<label for="reason">"#, r#"name="reason" type="text" maxlength="256""#] {
+            assert!(emergency.contains(needed), "{needed}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use http::request::Parts;
 use tokio::runtime::Handle;
 
+use crate::access_code::{AccessCodes, Ledger};
 use crate::ambient::{Clock, Entropy, EntropyFailed};
 use crate::audit::{Audit, WorkerQueue};
 use crate::config::{Config, Delivery};
@@ -20,6 +21,7 @@ use crate::gateway::assertion::Assertions;
 use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
+use crate::gateway::guess::GuessGuards;
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
@@ -50,6 +52,10 @@ pub struct Snapshot {
     pub directory: Option<Arc<Directory>>,
     /// What its routes may still take.
     pub throttles: RouteThrottles,
+    /// How many guesses of their own codes backends take.
+    pub guards: GuessGuards,
+    /// Its access codes, if there are any.
+    pub codes: Option<Arc<AccessCodes>>,
 }
 
 /// What all workers share.
@@ -62,6 +68,8 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.
     pub throttle: LoginThrottle,
+    /// Where guesses of codes are counted.
+    pub guesses: Ledger,
     /// The audit log.
     pub audit: Audit,
     /// All metrics.

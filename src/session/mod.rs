@@ -3,6 +3,7 @@
 //! store. Knows no HTTP and no directory.
 
 mod assertion;
+mod emergency;
 mod end;
 mod keys;
 mod listing;
@@ -31,12 +32,13 @@ use crate::token::{KeyRing, KeySource, KeysDir};
 pub use end::Reason;
 pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
-pub use open::{OpenError, Opened, Origin, Person};
+pub use open::{Guest, OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
 pub use revoked::Revoked;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
+use emergency::Emergencies;
 use live::Registry;
 
 /// All sessions of this process.
@@ -58,6 +60,7 @@ pub struct Sessions {
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
+    emergencies: Emergencies,
 }
 
 /// The times and numbers of `[token]`.

@@ -121,6 +121,7 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         kind: config::DirectoryKind::Ldap,
         users: None,
         password_checks: 4,
+        break_glass: None,
         attributes: Vec::new(),
         discovery: None,
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],

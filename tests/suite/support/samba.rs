@@ -73,6 +73,7 @@ impl Samba {
             kind: DirectoryKind::ActiveDirectory,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
             discovery: None,
             servers: vec![LdapServer {

@@ -125,6 +125,7 @@ impl Slapd {
             kind: DirectoryKind::Ldap,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
             discovery: None,
             servers: vec![LdapServer {
