@@ -1,12 +1,12 @@
 //! `[directory]` and `[[directory.role]]`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
-use super::kind::{self, Boolean, Choice, DirectoryUrl, List, Whole};
+use super::kind::{self, Boolean, Choice, Whole};
 use super::reader::Reader;
+use super::servers::{self, Discovery, LdapServer};
 use super::users::UsersFile;
 use super::{BreakGlass, pem};
 use crate::identity::Role;
@@ -25,6 +25,8 @@ pub struct Directory {
     pub break_glass: Option<BreakGlass>,
     /// The servers, in the order of `urls`: the first that answers is asked.
     pub servers: Vec<LdapServer>,
+    /// The domain whose servers DNS names; `servers` is empty then.
+    pub discovery: Option<Discovery>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
     /// The service account.
@@ -66,34 +68,6 @@ pub enum DirectoryKind {
     File,
 }
 
-/// One server of `directory.urls`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LdapServer {
-    /// Host name or address, as in the URL, without brackets.
-    pub host: String,
-    /// The port; 636 or 389 when the URL names none.
-    pub port: u16,
-    /// How the connection is protected.
-    pub transport: LdapTransport,
-}
-
-impl LdapServer {
-    fn is_in_clear(&self) -> bool {
-        self.transport == LdapTransport::Plaintext
-    }
-}
-
-/// How the connection to a directory is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LdapTransport {
-    /// `ldaps://`: TLS from the first byte.
-    Tls,
-    /// `ldap://` with `start_tls`.
-    StartTls,
-    /// `ldap://` on loopback with `allow_plaintext`.
-    Plaintext,
-}
-
 /// One `[[directory.role]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleMapping {
@@ -131,6 +105,7 @@ impl Directory {
             password_checks,
             break_glass: None,
             servers: Vec::new(),
+            discovery: None,
             authorities: None,
             bind_dn: String::new(),
             bind_password: Secret::new(String::new()),
@@ -154,7 +129,7 @@ impl Directory {
         if is_active {
             refuse_keys_of_other_directories(r);
         }
-        let servers = read_servers(r);
+        let servers = servers::read(r, is_active);
         let authorities = read_authorities(r);
         let dn = kind::distinguished_name;
         let (bind_dn, bind_password) = read_service_account(r);
@@ -180,21 +155,22 @@ impl Directory {
             "Whether members of a group's groups count; in Active Directory they always do.",
         );
         let timeout = read_timeout(r);
-        let (bind_connections, idle_timeout) = read_connections(r);
+        let (bind_connections, idle_timeout) = servers::read_connections(r);
         refuse_users_file(r);
         let password_checks = read_password_checks(r);
         let roles = read_roles(r, false);
         let break_glass = read_break_glass(r);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
-        let kind = kind?;
+        let (kind, servers) = (kind?, servers?);
         let group_base_dn = if is_active { String::new() } else { group_base_dn? };
         Some(Self {
             kind,
             users: None,
             password_checks,
             break_glass: break_glass?,
-            servers: servers?,
+            servers: servers.0,
+            discovery: servers.1,
             authorities: authorities?,
             bind_dn: bind_dn?,
             bind_password: bind_password?,
@@ -223,8 +199,9 @@ const KIND: Choice<DirectoryKind> = Choice {
 };
 
 /// What only a server has.
-const SERVER_KEYS: [&str; 15] = [
+const SERVER_KEYS: [&str; 16] = [
     "urls",
+    "dns_servers",
     "start_tls",
     "allow_plaintext",
     "ca_file",
@@ -342,58 +319,6 @@ fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("password_rules", "changing passwords");
 }
 
-fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
-    let urls = r.required_here(
-        "urls",
-        List { of: kind::directory_url(), min: 1 },
-        "The servers, in order: the first that answers is asked. Not for a file.",
-    );
-    let start_tls =
-        r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
-    let allow_plaintext = r.or(
-        "allow_plaintext",
-        Boolean,
-        false,
-        "Whether passwords may cross ldap:// without TLS; on loopback only.",
-    );
-    let urls = urls?;
-    let mut servers = Vec::new();
-    for DirectoryUrl { tls, host, port } in urls {
-        let transport = match (tls, start_tls) {
-            (true, true) => {
-                r.problem("start_tls", "true", "false with ldaps://, which is TLS".to_owned());
-                return None;
-            }
-            (true, false) => LdapTransport::Tls,
-            (false, true) => LdapTransport::StartTls,
-            (false, false) if allow_plaintext && is_loopback(&host) => {
-                if !servers.iter().any(LdapServer::is_in_clear) {
-                    r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
-                }
-                LdapTransport::Plaintext
-            }
-            (false, false) => {
-                let allowed = "ldaps://, start_tls = true, or a loopback address with \
-                               allow_plaintext = true";
-                r.problem("urls", "ldap:// without TLS", allowed.to_owned());
-                return None;
-            }
-        };
-        let server = LdapServer { host, port, transport };
-        if servers.contains(&server) {
-            let found = format!("{}:{} twice", server.host, server.port);
-            r.problem("urls", found, "each server once".to_owned());
-            return None;
-        }
-        servers.push(server);
-    }
-    Some(servers)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
-}
-
 /// The authorities; `None` inside when those of the operating system count.
 #[expect(clippy::option_option, reason = "wrong is not the same as left out")]
 fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'static>>>> {
@@ -407,23 +332,6 @@ fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'sta
         (false, _) => Some(None),
         (true, file) => pem::authorities(r, "ca_file", &file?).map(Some),
     }
-}
-
-fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
-    let bind_connections = r.or(
-        "bind_connections",
-        Whole { min: 1, max: 1000 },
-        32,
-        "The most passwords that one server checks for us at a time, each on a connection of \
-         its own; further logins wait.",
-    );
-    let idle_timeout = r.or(
-        "idle_timeout",
-        kind::duration(false),
-        Duration::from_secs(30),
-        "How long an unused connection is kept; stay below the server's own limit.",
-    );
-    (bind_connections, idle_timeout)
 }
 
 fn read_roles(r: &mut Reader<'_>, in_file: bool) -> Option<Vec<RoleMapping>> {

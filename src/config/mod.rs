@@ -27,6 +27,7 @@ mod response_headers;
 mod route;
 mod rows;
 mod secret_key;
+mod servers;
 mod session;
 mod store;
 mod suggestion;
@@ -42,7 +43,7 @@ pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use break_glass::BreakGlass;
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
-pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
+pub use directory::{Directory, DirectoryKind, RoleMapping};
 pub use guess_budget::{DIGITS_MAX, GUESS_WINDOW, GuessBudget, SuccessBound};
 pub use guess_guard::{FailureTest, GuessGuard};
 pub use headers::{HeaderPreset, Headers, Hsts};
@@ -53,6 +54,7 @@ pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
+pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{
     Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
 };

@@ -13,6 +13,7 @@ mod breaker;
 mod chain;
 mod connection;
 mod diagnostic;
+mod discovery;
 mod dn;
 mod emergency;
 mod endpoint;

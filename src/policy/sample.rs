@@ -143,6 +143,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         password_checks: 4,
         break_glass: None,
         servers: Vec::new(),
+        discovery: None,
         authorities: None,
         bind_dn: String::new(),
         bind_password: Secret::new(String::new()),

@@ -21,6 +21,7 @@ mod directory;
 mod directory_failure;
 mod directory_kinds;
 mod directory_servers;
+mod directory_steps;
 mod doctor;
 mod endpoints;
 mod guess_guard;
