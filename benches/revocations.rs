@@ -241,6 +241,7 @@ fn record(number: u64, now: Timestamp) -> SessionRecord {
         account: format!("uid=user-{:06},ou=people,dc=example,dc=org", number % 300_000),
         attributes: Attributes::default(),
         stamp: None,
+        emergency: false,
         created: now,
         end: now.plus(Duration::from_hours(12)),
         last_activity: now,

@@ -3,6 +3,7 @@
 
 mod assertion_keys;
 mod codes;
+mod emergency;
 mod keys;
 mod operator;
 mod workers;
@@ -138,6 +139,7 @@ impl App {
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
         control.spawn(codes::tell(Arc::clone(&services)));
+        control.spawn(emergency::tend(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),

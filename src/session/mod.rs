@@ -3,6 +3,7 @@
 //! store. Knows no HTTP and no directory.
 
 mod assertion;
+mod emergency;
 mod end;
 mod keys;
 mod listing;
@@ -37,6 +38,7 @@ pub use revoked::Revoked;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
+use emergency::Emergencies;
 use live::Registry;
 
 /// All sessions of this process.
@@ -58,6 +60,7 @@ pub struct Sessions {
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
+    emergencies: Emergencies,
 }
 
 /// The times and numbers of `[token]`.

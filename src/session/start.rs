@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::session::emergency::Emergencies;
 use crate::session::live::Registry;
 use crate::session::{Lifetimes, Sessions};
 use crate::store::{OpenError, Store, StoreError};
@@ -100,6 +101,7 @@ impl Sessions {
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
             unwritten: Mutex::new(HashMap::new()),
+            emergencies: Emergencies::default(),
         }))
     }
 

@@ -29,6 +29,7 @@ pub(super) fn record(number: u8) -> SessionRecord {
         account: "uid=zoë,dc=example,dc=org".to_owned(),
         attributes: Attributes::default(),
         stamp: Some("pwdLastSet=1/objectGUID=2".to_owned()),
+        emergency: number == 7,
         created: NOW,
         end: at(3600),
         last_activity: NOW,
