@@ -24,6 +24,7 @@ mod directory_servers;
 mod directory_steps;
 mod doctor;
 mod endpoints;
+mod failover;
 mod guess_guard;
 mod headers;
 mod keys;

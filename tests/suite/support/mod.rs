@@ -13,7 +13,7 @@ pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod raw;
-#[expect(dead_code, unreachable_pub, reason = "also used by the tests beside the store's code")]
+#[expect(unreachable_pub, reason = "also used by the tests beside the store's code")]
 pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod saboteur;
