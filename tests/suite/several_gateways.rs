@@ -8,6 +8,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::certs::Authority;
 use crate::support::gateway::Gateway;
 use crate::support::redis::RedisServer;
 use crate::support::relay::{Mood, Relay};
@@ -296,5 +297,59 @@ async fn failed_logins_count_on_all_gateways_together() {
     }
     for gateway in &all.gateways {
         log_in(&gateway.client(), ADMIN, PASSWORD).await.expect(429, "TooManyAttempts");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_tls_the_user_that_the_documentation_describes_is_enough() {
+    let authority = Authority::new("redis test authority");
+    let folder = tempfile::tempdir().expect("a folder");
+    let issued = authority.issue(&["localhost", "127.0.0.1"]);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    for (name, text) in [("crt", &issued.certificate_pem), ("key", &issued.key_pem)] {
+        std::fs::write(path(name), text).expect("a file");
+    }
+    let page = include_str!("../../docs/operations.md");
+    let user = page.lines().find(|line| line.starts_with("user bindgate on ")).expect("a user");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    drop(listener);
+    let redis = RedisServer::start(&[
+        &format!("tls-port {port}"),
+        &format!("tls-cert-file {}", path("crt")),
+        &format!("tls-key-file {}", path("key")),
+        "tls-auth-clients no",
+        "user default off",
+        &user.replace(">PASSWORD", ">a-password"),
+    ]);
+    let all = Several::start(2, |_, setup| {
+        setup.write("redis-ca.pem", authority.pem());
+        setup.write("redis-password", "a-password\n");
+        for (key, value) in [
+            ("urls", format!("[\"rediss://127.0.0.1:{port}\"]")),
+            ("ca_file", format!("{:?}", setup.path("redis-ca.pem").display().to_string())),
+            ("username", "\"bindgate\"".to_owned()),
+            ("password_file", format!("{:?}", setup.path("redis-password").display().to_string())),
+        ] {
+            setup.set("store", key, &value);
+        }
+        setup.control_socket();
+    })
+    .await;
+    let (alice, carol) = (all.sign_in(ADMIN).await, all.sign_in(TRACER).await);
+    let kept = alice.copy();
+    log_out(&alice).await;
+    all.answers(1, &kept, REVOKED).await;
+    all.answers(1, &carol, SERVED).await;
+    command(&all.gateways[1], "keys rotate").await;
+    let listed = command(&all.gateways[1], "sessions list").await;
+    assert!(listed.ends_with("\n1 session\n"), "{listed}");
+    let denied = redis.asked("ACL LOG").unwrap_or_default();
+    assert!(denied.starts_with("-NOAUTH"), "nobody gets in without the password: {denied}");
+    for gateway in &all.gateways {
+        gateway.readiness(200).await;
+        let failed = gateway.metrics().await;
+        let failed = failed.sum("bindgate_store_operations_total", &[("result", "unavailable")]);
+        assert!(failed < 0.1, "{failed} operations failed: {}", gateway.log());
     }
 }
