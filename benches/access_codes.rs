@@ -72,7 +72,7 @@ fn draw(digits: u8) -> Result<(), Failure> {
 async fn live() -> Result<(), Failure> {
     let (clock, entropy, metrics) = (Clock::system(), Entropy::system(), Metrics::new()?);
     let memory = config::Store::Memory;
-    let store = Store::open(&memory, Duration::ZERO, clock.now(), &metrics).await?;
+    let store = Store::open(&memory, Duration::ZERO, (&clock, &entropy), &metrics).await?;
     let (store, hour) = (Arc::new(store), Duration::from_hours(1));
     let keys = CodeKeys::open(&store, &entropy).await?;
     let settings = config::AccessCodes {

@@ -151,6 +151,8 @@ metrics! {
     gauge upstream_up "bindgate_upstream_up" [upstream, server];
     /// Operations of the store.
     counter store_operations "bindgate_store_operations_total" [operation, result];
+    /// Seconds since revocations were read last from a store that several gateways share.
+    gauge revocation_lag "bindgate_revocation_lag_seconds" [];
     /// Configuration reloads.
     counter config_reloads "bindgate_config_reloads_total" [result];
     /// When the served certificate expires, in seconds since 1970.

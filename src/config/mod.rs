@@ -21,6 +21,7 @@ mod pem;
 mod policy_value;
 mod problem;
 mod reader;
+mod redis;
 mod reload;
 mod response_headers;
 mod route;
@@ -51,6 +52,7 @@ pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
+pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
 pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{

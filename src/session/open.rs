@@ -130,6 +130,9 @@ impl Sessions {
         origin: Origin,
     ) -> Result<Opened, OpenError> {
         let Person { subject, role, account, attributes, stamp, emergency, .. } = person;
+        if self.is_stale() {
+            return Err(StoreError::Unavailable.into());
+        }
         let now = self.clock.now();
         let session = SessionId::fresh(&self.entropy)?;
         let context = ContextCookie::fresh(&self.entropy)?;

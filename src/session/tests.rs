@@ -57,7 +57,9 @@ pub(super) async fn start(
     clock: &Clock,
     metrics: &Metrics,
 ) -> Arc<Sessions> {
-    let store = Store::open(kind, Duration::from_secs(5), clock.now(), metrics).await.unwrap();
+    let store = Store::open(kind, Duration::from_secs(5), (clock, &Entropy::system()), metrics)
+        .await
+        .unwrap();
     let ambient = (clock.clone(), Entropy::system(), metrics);
     Sessions::start(token, kind, store, ambient).await.unwrap()
 }
@@ -120,6 +122,7 @@ pub(super) fn name(admission: &Admission) -> &'static str {
         Admission::RenewFirst => "renew first",
         Admission::Expired => "expired",
         Admission::Ended => "ended",
+        Admission::Unknown => "unknown",
         Admission::Stolen => "stolen",
     }
 }

@@ -137,6 +137,47 @@ pub(in crate::config) const fn directory_url() -> Text<DirectoryUrl> {
     }
 }
 
+/// One of `store.urls`.
+pub(in crate::config) struct RedisUrl {
+    pub(in crate::config) tls: bool,
+    pub(in crate::config) host: String,
+    pub(in crate::config) port: u16,
+    pub(in crate::config) database: i64,
+}
+
+/// A Redis server. User and password are never part of the URL.
+pub(in crate::config) const fn redis_url() -> Text<RedisUrl> {
+    Text {
+        allowed: "\"rediss://HOST\", with a port if it is not 6379 and a database if it is not \
+                  /0; redis:// on loopback only",
+        pattern: Some("^rediss?://[^/?#@]+(/[0-9]{0,3})?$"),
+        parse: |text| {
+            let (server, database) = match text.rsplit_once('/') {
+                Some((server, database)) if !server.ends_with('/') => (server, database),
+                _ => (text, ""),
+            };
+            let database = if database.is_empty() { Ok(0) } else { database.parse::<u16>() };
+            let database = database.map_err(|_| Fault::default())?;
+            let url = Url::parse(server)?;
+            let tls = match url.scheme.as_str() {
+                "rediss" => true,
+                "redis" => false,
+                _ => return Err(Fault::default()),
+            };
+            let port = url.port.filter(|port| *port != 0);
+            if url.port == Some(0) {
+                return Err(Fault::default());
+            }
+            let (host, database) = (url.host, i64::from(database));
+            Ok(RedisUrl { tls, host, port: port.unwrap_or(6379), database })
+        },
+        show: |url| {
+            let scheme = if url.tls { "rediss" } else { "redis" };
+            format!("{scheme}://{}:{}/{}", url.host, url.port, url.database)
+        },
+    }
+}
+
 /// A DNS server.
 pub(in crate::config) const fn dns_server() -> Text<SocketAddr> {
     Text {

@@ -99,6 +99,14 @@ fn the_example_shows_the_defaults() {
         "control_socket",
         "rotate_every",
         "sessions_per_user",
+        "kind",
+        "sentinel_master",
+        "urls",
+        "username",
+        "password",
+        "password_file",
+        "ca_file",
+        "encryption_key_file",
     ];
     let mut is_off = false;
     let all_lines = short.lines().map(|line| {
