@@ -88,10 +88,11 @@ async fn live() -> Result<(), Failure> {
     let from = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let (mut issuing, mut redeeming) = (Duration::ZERO, Duration::ZERO);
     for round in 0..DRAWS / ALIVE {
-        let issuer = Subject::new(&format!("issuer {round}"));
         let mut alive = HashSet::new();
         let began = Instant::now();
-        for _ in 0..ALIVE {
+        for number in 0..ALIVE {
+            // As many as one person gives out.
+            let issuer = Subject::new(&format!("issuer {round} {}", number / 100));
             let code = codes.issue(&issuer, None).await?.code;
             if !alive.insert(code.expose().to_owned()) {
                 return Err("two live codes are one".into());
