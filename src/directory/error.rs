@@ -44,6 +44,9 @@ pub enum DirectoryError {
     /// There was no answer within `directory.timeout`.
     #[error("no answer in time")]
     Timeout,
+    /// DNS did not say where the servers of the domain are.
+    #[error("cannot find the domain's servers: {0}")]
+    Discovery(String),
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -120,6 +123,7 @@ impl DirectoryError {
     pub(super) fn is_of_the_server(&self) -> bool {
         match self {
             Self::Timeout
+            | Self::Discovery(_)
             | Self::Connect(_)
             | Self::StartTls(_)
             | Self::Tls(_)
@@ -143,6 +147,7 @@ impl DirectoryError {
         match self {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
+            Self::Discovery(_) => "discovery",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",
             Self::Tls(_) => "tls",

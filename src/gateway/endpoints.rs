@@ -99,6 +99,7 @@ impl Gateway {
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
         match self.services().sessions.admit(&pair, carrier, exchange.presence) {
             Admission::Ended => return Err(Refusal::SessionRevoked),
+            Admission::Unknown => return Err(Refusal::StoreUnavailable),
             Admission::Stolen => {
                 self.end_session(exchange, owner(&pair), Reason::Stolen).await?;
                 return Err(Refusal::SessionRevoked);

@@ -8,6 +8,7 @@ mod body;
 mod code_page;
 mod codes;
 mod credential;
+mod emergency;
 mod endpoints;
 mod exchange;
 mod exposure;

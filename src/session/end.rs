@@ -43,6 +43,10 @@ pub enum Reason {
     RoleChanged,
     /// The directory could not be asked about its owner for too long.
     RecheckOverdue,
+    /// The directory is back, so that its emergency account is not needed any more.
+    DirectoryBack,
+    /// Its emergency account is gone, closed, or has another role or password.
+    EmergencyOver,
 }
 
 impl Reason {
@@ -65,6 +69,8 @@ impl Reason {
             Self::RoleLost => "role_lost",
             Self::RoleChanged => "role_changed",
             Self::RecheckOverdue => "recheck_overdue",
+            Self::DirectoryBack => "directory_back",
+            Self::EmergencyOver => "break_glass_over",
         }
     }
 }

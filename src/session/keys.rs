@@ -70,6 +70,9 @@ impl Sessions {
     /// When the key cannot be made or written; all is then as it was.
     pub async fn rotate_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
         let _changing = self.retiring.lock().await;
+        if self.store.is_shared() {
+            return self.rotate_shared().await;
+        }
         self.rotate().await.map(|made| vec![made])
     }
 
@@ -80,6 +83,9 @@ impl Sessions {
     /// When the new key cannot be made or written; all is then as it was.
     pub async fn drop_keys(&self) -> Result<DroppedKeys, KeyError> {
         let _changing = self.retiring.lock().await;
+        if self.store.is_shared() {
+            return Ok(DroppedKeys { events: self.drop_shared().await?, left: None });
+        }
         let old = self.keys();
         let mut dropped = DroppedKeys { events: vec![self.rotate().await?], left: None };
         self.hold(self.keys.load().alone());
@@ -99,8 +105,11 @@ impl Sessions {
     pub async fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let mut retiring = self.retiring.lock().await;
         let now = self.clock.now();
+        if self.store.is_shared() && !self.tend_shared(now, events).await? {
+            return Ok(());
+        }
         let due = |every| now >= self.keys.load().signing_since().plus(every);
-        if self.lifetimes.load().rotate_every.is_some_and(due) {
+        if !self.store.is_shared() && self.lifetimes.load().rotate_every.is_some_and(due) {
             events.push(self.rotate().await?);
         }
         for KeyFacts { kid, replaced, .. } in self.keys() {
@@ -110,8 +119,12 @@ impl Sessions {
                 retiring.extend(cursor.map(|cursor| (kid, cursor)));
                 continue;
             }
-            self.delete(kid.clone()).await?;
-            self.hold(self.keys.load().without(&kid));
+            if self.store.is_shared() {
+                self.change_shared(|ring| Ok(ring.without(&kid))).await?;
+            } else {
+                self.delete(kid.clone()).await?;
+                self.hold(self.keys.load().without(&kid));
+            }
             events.push(self.event(kid, KeyChange::Retired));
         }
         Ok(())
@@ -139,7 +152,7 @@ impl Sessions {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn event(&self, kid: String, change: KeyChange) -> KeyEvent {
+    pub(super) fn event(&self, kid: String, change: KeyChange) -> KeyEvent {
         self.metrics.key_changes("session", change.label()).inc();
         tracing::info!(key.kid = kid, change = change.label(), "a session key changed");
         KeyEvent { kid, change }

@@ -207,14 +207,19 @@ impl Sessions {
         standing.unwrap_or(Standing::Unknown)
     }
 
-    /// Every live session that somebody in the directory began.
+    /// Every live session that somebody in the directory began; with a store that several
+    /// gateways share those in use here, as each looks after its own.
     async fn records_with_account(&self) -> Result<Vec<SessionRecord>, StoreError> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let records = self.page(after).await?;
             let Some(last) = records.last() else { return Ok(all) };
             after = Some(last.session);
-            all.extend(records.into_iter().filter(|it| has_account(it) && self.is_live(it)));
+            let is_ours = |record: &SessionRecord| {
+                !self.store.is_shared() || self.live.in_use(record.session).is_some()
+            };
+            let mine = |it: &SessionRecord| has_account(it) && is_ours(it) && self.is_live(it);
+            all.extend(records.into_iter().filter(mine));
         }
     }
 
@@ -276,7 +281,8 @@ fn known(record: &SessionRecord) -> Known {
     }
 }
 
-/// Whether somebody of the directory began the session: a redeemed code is nobody there.
+/// Whether somebody of the directory began the session: a redeemed code is nobody there,
+/// and an emergency account stands in a file of its own.
 fn has_account(record: &SessionRecord) -> bool {
-    !record.role.is_of_access_code()
+    !record.role.is_of_access_code() && !record.emergency
 }

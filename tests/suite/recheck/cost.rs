@@ -78,6 +78,8 @@ fn person(number: usize) -> Person {
         account: format!("uid={name},{PEOPLE}"),
         attributes: Attributes::default(),
         stamp: None,
+        emergency: false,
+        lifetime_max: None,
     }
 }
 
