@@ -36,7 +36,8 @@ pub(super) async fn run(services: Arc<Services>) {
         let every = config.recheck_interval;
         let wait = if whole { every } else { every.min(RETRY_AFTER) };
         let now = services.clock.now();
-        if now.since(began) < wait {
+        // A file says by itself that it changed.
+        if !directory.take_change() && now.since(began) < wait {
             continue;
         }
         let swept = services.sessions.recheck_all(directory, config.overdue_after()).await;

@@ -84,6 +84,11 @@ impl FileDirectory {
         }
     }
 
+    /// Whether anything may be other than when this was last asked.
+    pub(super) fn take_change(&self) -> bool {
+        self.users.take_change()
+    }
+
     /// Looks after the file; never returns.
     pub(super) async fn keep_up(&self) {
         self.users.keep().await;

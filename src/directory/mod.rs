@@ -230,6 +230,16 @@ impl Directory {
         }
     }
 
+    /// Whether the directory is known to have changed since this was last asked, as only a
+    /// file is.
+    #[must_use]
+    pub fn take_change(&self) -> bool {
+        match &self.kind {
+            Kind::Ldap(_) => false,
+            Kind::File(file) => file.take_change(),
+        }
+    }
+
     /// Asks every server regularly whether it answers, connects again before that is
     /// needed, closes unused connections, and looks after files; never returns, ends
     /// when dropped.
