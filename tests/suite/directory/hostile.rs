@@ -399,11 +399,12 @@ async fn no_answer_makes_the_gateway_grow() {
         let world = gateway_before(&server).await;
         let client = world.client();
         let mut warm = 0;
-        for count in 0..60 {
+        for count in 0..240 {
             let answer = log_in(&client, "alice", PASSWORD).await;
             let several = (step, answer.status) == (Step::UserSearch, 401);
             assert!(answer.status == 503 || several, "{step:?} {trick:?}: {answer:?}");
-            if count == 20 {
+            // Until about here the allocator still takes its arenas, megabytes at a time.
+            if count == 120 {
                 warm = world.gateway.memory_kib("VmHWM");
             }
         }
