@@ -151,9 +151,9 @@ async fn in_a_file(asked: &Asked, now: Timestamp) -> Result<(), Failure> {
         let store = Arc::clone(&store);
         async move { store.sweep(now, Timestamp::from_millis(0)).await }
     };
-    tell_logins("during a sweep that finds nothing", &store, now, sweep(now)).await?;
+    tell_logins("during a turn of a sweep that finds nothing", &store, now, sweep(now)).await?;
     let later = now.plus(Duration::from_hours(1));
-    tell_logins("during a sweep of one in twelve", &store, now, sweep(later)).await
+    tell_logins("during a turn that removes one in twelve", &store, now, sweep(later)).await
 }
 
 async fn fill(asked: &Asked, path: &Path, now: Timestamp) -> Result<(), Failure> {
