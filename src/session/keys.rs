@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::session::Sessions;
-use crate::store::{PAGE, SessionRecord};
+use crate::store::{PAGE, Replaced, SessionRecord};
 use crate::token::{KeyError, KeyFacts, KeyRing, LEEWAY};
 
 /// Pages of sessions that are looked through in one go for holders of old tokens.
@@ -176,7 +177,8 @@ impl Sessions {
         }
         let idle_before = self.idle_before(now);
         let is_done = |record: &SessionRecord| {
-            record.is_over(now, idle_before) || holds_newer_only(record, replaced)
+            record.is_over(now, idle_before)
+                || (holds_newer_only(record, replaced) && !is_in_grace(record, now, times.grace))
         };
         for _ in 0..PAGES_MAX {
             let Ok(mut records) = self.page(*cursor).await else { return true };
@@ -200,6 +202,12 @@ async fn aside<A: Send + 'static>(
     work: impl FnOnce() -> Result<A, KeyError> + Send + 'static,
 ) -> Result<A, KeyError> {
     spawn_blocking(work).await.unwrap_or(Err(KeyError::Generation))
+}
+
+/// Whether a replaced token of the session may still be used.
+fn is_in_grace(record: &SessionRecord, now: Timestamp, grace: Duration) -> bool {
+    let since = |replaced: &Replaced| now.since(Timestamp::from_millis(replaced.since));
+    record.replaced.iter().any(|replaced| since(replaced) <= grace)
 }
 
 /// Whether all tokens of a session that can be used were issued after this moment:
