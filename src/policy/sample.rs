@@ -11,8 +11,8 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::config::{
     Access, Config, Cookie, Delivery, Directory, DirectoryKind, HeaderPreset, Headers, Limits,
-    LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite,
-    Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
+    LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, PasswordRules, Rate, RoleMapping, Route,
+    SameSite, Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
 };
 use crate::identity::{ClaimTemplates, Role};
 use crate::secret::Secret;
@@ -159,6 +159,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         bind_connections: 32,
         idle_timeout: Duration::from_secs(30),
         attributes: Vec::new(),
+        password_rules: PasswordRules::default(),
         roles,
     }
 }
