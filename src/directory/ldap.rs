@@ -16,6 +16,7 @@ use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
 use crate::directory::outcome::{Bar, Outcome};
+use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
@@ -28,7 +29,7 @@ const USERS_MAX: usize = 2;
 /// An LDAP directory.
 pub(super) struct LdapDirectory {
     pub(super) base: String,
-    user_attribute: Attribute,
+    pub(super) user_attribute: Attribute,
     pub(super) user_filter: Option<ConfiguredFilter>,
     pub(super) subject_attribute: Attribute,
     /// What claims ask for.
@@ -36,6 +37,7 @@ pub(super) struct LdapDirectory {
     pub(super) walk: GroupWalk,
     pub(super) roles: Roles,
     pub(super) active_directory: Option<ActiveDirectory>,
+    pub(super) password_rules: PasswordRules,
     pub(super) timeout: Duration,
     pub(super) pool: Pool,
 }
@@ -73,6 +75,7 @@ impl LdapDirectory {
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
             active_directory,
+            password_rules: PasswordRules::new(config.password_rules),
             timeout: config.timeout,
             pool: Pool::new(config, metrics, entropy)?,
         })
@@ -127,7 +130,7 @@ impl LdapDirectory {
     }
 
     /// The outcome of a bind and what the entry says, together.
-    async fn in_the_light_of(
+    pub(super) async fn in_the_light_of(
         &self,
         entry: &Entry,
         outcome: Outcome,

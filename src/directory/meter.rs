@@ -16,6 +16,8 @@ pub enum Operation {
     UserSearch,
     /// A bind as a user.
     UserBind,
+    /// A change of password.
+    PasswordChange,
     /// A search for groups.
     GroupSearch,
     /// A search for what a domain says of itself.
@@ -37,6 +39,7 @@ impl Operation {
             Self::ServiceBind => "service_bind",
             Self::UserSearch => "user_search",
             Self::UserBind => "user_bind",
+            Self::PasswordChange => "password_change",
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
             Self::Recheck => "recheck",

@@ -11,6 +11,7 @@ mod ber;
 mod bind;
 mod breaker;
 mod chain;
+mod change;
 mod connection;
 mod diagnostic;
 mod discovery;
@@ -30,6 +31,8 @@ mod membership;
 mod meter;
 mod nested;
 mod outcome;
+mod password_modify;
+mod password_rules;
 mod pool;
 mod recheck;
 mod server;
@@ -50,7 +53,9 @@ use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
+use crate::secret::Secret;
 
+pub use change::{ChangeError, Objection};
 pub use error::{DirectoryError, VerifyError};
 pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
@@ -179,6 +184,47 @@ impl Directory {
         match &self.kind {
             Kind::Ldap(ldap) => ldap.is_down(),
             Kind::File(_) => false,
+        }
+    }
+
+    /// What can be said against a new password before the directory is asked; its
+    /// owner's names but for the login name are judged later, by `change`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn judge_new(
+        &self,
+        credentials: &Credentials,
+        new: &Secret<String>,
+    ) -> Result<(), Objection> {
+        match &self.kind {
+            Kind::Ldap(ldap) => ldap.judge_new(credentials, new),
+            Kind::File(_) => Ok(()),
+        }
+    }
+
+    /// Changes the password of whoever knows the old one, which `credentials` hold, in
+    /// that person's name and within `directory.timeout`; `found` as for a login. Says
+    /// who it was, if the entry does.
+    ///
+    /// # Errors
+    /// When the old password is not right, the new one is refused, or the directory is
+    /// unavailable: then nobody knows whether it was changed.
+    pub async fn change(
+        &self,
+        credentials: &Credentials,
+        new: &Secret<String>,
+        found: impl AsyncFnOnce(String) -> bool,
+    ) -> Result<Option<Subject>, ChangeError> {
+        match &self.kind {
+            Kind::Ldap(ldap) => ldap.change(credentials, new, found).await,
+            // The file is its keeper's; who has the password is told so.
+            Kind::File(file) => match file.verify(credentials, found).await {
+                Ok(_) | Err(VerifyError::NoRole { .. }) => {
+                    Err(ChangeError::Objected(Objection::NotAllowed))
+                }
+                Err(error) => Err(error.into()),
+            },
         }
     }
 
