@@ -37,7 +37,7 @@ use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::{KeysMade, Sessions};
 use crate::store::SecretName;
 use crate::throttle::{LoginThrottle, RouteThrottles};
-use crate::token::{self, AssertionIssuer, AssertionKeys};
+use crate::token::{self, AssertionIssuer, AssertionKeys, ChangeTokens};
 
 /// Threads of the runtime for everything that is not a forwarded request.
 const CONTROL_THREADS: usize = 2;
@@ -378,6 +378,9 @@ async fn services(
         LoginThrottle::open(&config.throttle, sessions.store(), clock.clone(), entropy, metrics)
             .await
             .map_err(failed("throttle"))?;
+    let fresh = Secret::new(entropy.bytes().map_err(failed("change tokens"))?);
+    let key = sessions.store().secret(SecretName::PasswordChange, fresh).await;
+    let change_tokens = ChangeTokens::new(&key.map_err(failed("change tokens"))?);
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
@@ -391,6 +394,7 @@ async fn services(
         changing: Mutex::new(()),
         sessions,
         throttle,
+        change_tokens,
         audit,
         websockets: WebSocketSlots::new(metrics.websockets_open()),
         metrics: metrics.clone(),

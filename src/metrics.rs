@@ -107,6 +107,8 @@ metrics! {
     counter logins "bindgate_logins_total" [result];
     /// Seconds of a login.
     histogram login_duration "bindgate_login_duration_seconds" [result];
+    /// Changes of password that were asked for, by their true outcome.
+    counter password_changes "bindgate_password_changes_total" [result];
     /// Checks of a presented token and context cookie.
     counter token_checks "bindgate_token_checks_total" [result];
     /// Assertions signed.

@@ -5,6 +5,7 @@
 mod answer;
 mod assertion;
 mod body;
+mod changing;
 mod code_page;
 mod codes;
 mod credential;
@@ -20,6 +21,7 @@ mod login;
 mod observe;
 mod opening;
 pub mod page;
+mod password;
 mod plain;
 mod preflight;
 mod protection;
@@ -147,6 +149,7 @@ impl Gateway {
         match endpoint {
             OwnEndpoint::Login => self.login(loaded, exchange, inbound).await,
             OwnEndpoint::LoginAlias => self.login_on_alias(loaded, exchange, inbound).await,
+            OwnEndpoint::Password => self.password(loaded, exchange, inbound).await,
             OwnEndpoint::LoginPage => self.login_page(loaded, exchange, inbound).await,
             OwnEndpoint::Logout => self.logout(loaded, exchange, inbound).await,
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,

@@ -30,6 +30,19 @@ pub(super) struct Opening {
     pub(super) began: Instant,
 }
 
+/// Why no session was opened.
+pub(super) struct Unopened {
+    pub(super) refusal: Refusal,
+    /// The account whose password is right, but must be changed first.
+    pub(super) change: Option<String>,
+}
+
+impl From<Refusal> for Unopened {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, change: None }
+    }
+}
+
 /// How a login went, with what its record says.
 struct Verdict {
     result: Result<Opened, Refusal>,
@@ -46,7 +59,7 @@ struct Verdict {
 impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
-    pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Refusal> {
+    pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Unopened> {
         let Self { directory, credentials, origin, reason, previous, mut record, began } = self;
         let asked = (&credentials, reason.as_ref());
         let verdict = verify_and_open(&services, &directory, asked, origin).await;
@@ -54,8 +67,8 @@ impl Opening {
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
         record.detail = verdict.notice.map(|notice| notice.detail().into());
-        if let Some(account) = verdict.account {
-            record.subject = Some(account.into());
+        if let Some(account) = &verdict.account {
+            record.subject = Some(account.as_str().into());
             record.name_hash = None;
         }
         if verdict.emergency {
@@ -74,10 +87,13 @@ impl Opening {
                 if let (Refusal::TooManyAttempts { .. }, Some(client)) = (refusal, record.client) {
                     // A flood must not make the disk the bottleneck.
                     services.audit.refusal(client, record);
-                    return Err(refusal);
+                    return Err(refusal.into());
                 }
-                let recorded = services.audit.durable(record).await;
-                return Err(recorded.map_or(Refusal::AuditUnavailable, |()| refusal));
+                if services.audit.durable(record).await.is_err() {
+                    return Err(Refusal::AuditUnavailable.into());
+                }
+                let must_change = refusal == Refusal::PasswordChangeRequired;
+                return Err(Unopened { refusal, change: verdict.account.filter(|_| must_change) });
             }
         };
         record.status = Some(200);
@@ -89,7 +105,7 @@ impl Opening {
             record.event = crate::audit::Event::Revocation;
             record.outcome = Reason::Unrecorded.label();
             end_and_record(services, opened.session, Reason::Unrecorded, record).await?;
-            return Err(Refusal::AuditUnavailable);
+            return Err(Refusal::AuditUnavailable.into());
         }
         tracing::info!(
             request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -187,7 +203,7 @@ impl Verdict {
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.
-async fn turned_away(
+pub(super) async fn turned_away(
     error: VerifyError,
     attempt: Attempt,
     denied: Option<Denied>,
@@ -221,7 +237,7 @@ async fn turned_away(
 }
 
 /// Why a password is not tried.
-fn not_tried(denied: Denied) -> (Refusal, &'static str) {
+pub(super) fn not_tried(denied: Denied) -> (Refusal, &'static str) {
     match denied {
         Denied::Throttled(Throttled { retry_after, .. }) => {
             (Refusal::TooManyAttempts { retry_after }, "throttled")

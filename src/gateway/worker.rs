@@ -31,7 +31,7 @@ use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
 use crate::throttle::{LoginThrottle, RouteThrottles};
-use crate::token::{AssertionIssuer, AssertionKeys};
+use crate::token::{AssertionIssuer, AssertionKeys, ChangeTokens};
 use crate::upstream::Pool;
 use crate::wire::{cookie, cors};
 
@@ -68,6 +68,8 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.
     pub throttle: LoginThrottle,
+    /// What lets somebody change a password.
+    pub change_tokens: ChangeTokens,
     /// Where guesses of codes are counted.
     pub guesses: Ledger,
     /// The audit log.
