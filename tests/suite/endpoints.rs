@@ -107,7 +107,7 @@ async fn other_methods_of_own_endpoints_are_named_and_other_paths_are_not_ours()
         let allow = answer.header("allow").expect("Allow");
         assert!(allow.contains(allowed), "{method} {path}: {allow}");
     }
-    for unbuilt in ["/auth/password", "/auth/access-codes", "/auth/mfa/enroll", "/auth/nothing"] {
+    for unbuilt in ["/auth/access-codes", "/auth/mfa/enroll", "/auth/nothing"] {
         client.post(unbuilt).own_page().send().await.expect(404, "NoRoute");
     }
     let sam = world.sign_in("sam").await;

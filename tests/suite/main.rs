@@ -35,6 +35,7 @@ mod login;
 mod login_contract;
 mod observability;
 mod oddities;
+mod password;
 mod paths;
 mod plain_http;
 mod recheck;

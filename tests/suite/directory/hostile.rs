@@ -123,6 +123,7 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         password_checks: 4,
         break_glass: None,
         attributes: Vec::new(),
+        password_rules: config::PasswordRules::default(),
         discovery: None,
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),

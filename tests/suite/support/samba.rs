@@ -78,6 +78,7 @@ impl Samba {
             password_checks: 4,
             break_glass: None,
             attributes: Vec::new(),
+            password_rules: config::PasswordRules::default(),
             discovery: None,
             servers: vec![LdapServer {
                 host: self.address.to_string(),
@@ -129,6 +130,24 @@ impl Samba {
                 .expect("a string can be written");
         }
         toml
+    }
+
+    /// What becomes of a change in LDIF that the service account asks for itself.
+    pub(crate) fn ldapmodify_as_service(&self, ldif: &str) -> Result<(), String> {
+        let service = self.directory();
+        let mut child = Command::new("ldapmodify")
+            .env("LDAPTLS_CACERT", self.path("ca.pem"))
+            .args(["-x", "-H", &format!("ldaps://{}", self.address)])
+            .args(["-D", &service.bind_dn, "-w", service.bind_password.expose()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ldap-utils is installed (.ci/setup)");
+        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
+        let output = child.wait_with_output().expect("ldapmodify ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
     }
 
     /// Applies the changes of an LDIF text.
@@ -190,6 +209,7 @@ binddns dir = {directory}/dc/bind-dns
 log file = {directory}/samba.log
 interfaces = {address}/8
 bind interfaces only = yes
+old password allowed period = 0
 tls enabled = yes
 tls certfile = {directory}/server.pem
 tls keyfile = {directory}/server.key
