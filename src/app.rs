@@ -252,7 +252,12 @@ impl App {
     /// What goes with a snapshot: its directory's connection and its certificate's end.
     fn follow(&self, snapshot: &Snapshot) {
         let keeper = snapshot.directory.clone().map(|directory| {
-            self.control().spawn(async move { directory.keep_up().await }).abort_handle()
+            let throttle = self.services.throttle.clone();
+            let keep = async move {
+                let locks = directory.watch_lockout(|lockout| throttle.follow(lockout));
+                tokio::join!(directory.keep_up(), locks);
+            };
+            self.control().spawn(keep).abort_handle()
         });
         let mut current = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = std::mem::replace(&mut *current, keeper) {

@@ -117,6 +117,14 @@ metrics! {
     histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
     /// 1 while a directory server answers.
     gauge directory_up "bindgate_directory_up" [server];
+    /// Failures that an account may have before it must wait.
+    gauge login_limit "bindgate_login_limit" [of];
+    /// Seconds for which a failure counts.
+    gauge login_limit_window "bindgate_login_limit_window_seconds" [];
+    /// The wrong password that makes the directory lock an account; 0: none, -1: not known.
+    gauge lockout_threshold "bindgate_directory_lockout_threshold" [];
+    /// Seconds for which the directory counts a wrong password; 0: for ever, -1: not known.
+    gauge lockout_window "bindgate_directory_lockout_window_seconds" [];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
     /// Requests sent to an upstream.

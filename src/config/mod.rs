@@ -43,7 +43,8 @@ pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use route::{Access, Route};
 pub use session::{
-    Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
+    Delivery, FIXED_CLAIMS, Lockout, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token,
+    TokenAlgorithm,
 };
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};

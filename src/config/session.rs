@@ -87,8 +87,28 @@ pub struct LoginThrottle {
     pub per_user: Rate,
     /// Failures from one address (IPv6: one /64).
     pub per_address: Rate,
+    /// Different accounts failed on from one address.
+    pub accounts_per_address: Rate,
+    /// When the directory locks an account; as it says itself if there is none.
+    pub directory_lockout: Option<Lockout>,
+    /// How far below the directory's lock-out we stay.
+    pub lockout_margin: u32,
+    /// Failures of an account kept for devices that it logged in from.
+    pub device_reserve: u32,
+    /// Such devices remembered.
+    pub devices: u64,
     /// Accounts and addresses remembered, each; the same for each rule of a route.
     pub entries: usize,
+}
+
+/// When a directory locks an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// The wrong password that locks it; 0 when none does.
+    pub threshold: u32,
+    /// How long the directory counts a wrong password; zero when only a right one
+    /// makes it forget.
+    pub window: Duration,
 }
 
 /// `"5 per 15m"`: at most `count` in any window of this length.
@@ -265,13 +285,33 @@ impl LoginThrottle {
             "login_per_user",
             kind::rate(),
             Rate { count: 5, window: minutes(15) },
-            "Failed logins of one account; stay below the directory's own lock-out.",
+            "Failed logins of one account; fewer when the directory would lock it.",
         );
         let per_address = r.or(
             "login_per_address",
             kind::rate(),
             Rate { count: 30, window: minutes(5) },
             "Failed logins from one address (IPv6: one /64).",
+        );
+        let accounts_per_address = r.or(
+            "accounts_per_address",
+            kind::rate(),
+            Rate { count: 20, window: minutes(15) },
+            "Different accounts that logins failed on from one address.",
+        );
+        let (directory_lockout, lockout_margin) = read_lockout(r);
+        let device_reserve = r.or(
+            "device_reserve",
+            Whole { min: 0, max: 1000 },
+            2,
+            "Further failures of an account that only devices may make from which it logged in \
+             before.",
+        );
+        let devices = r.or(
+            "devices",
+            Whole { min: 0, max: 100_000_000 },
+            100_000,
+            "How many such devices are remembered; 0 sets no device cookie.",
         );
         let entries = r.or(
             "entries",
@@ -280,8 +320,35 @@ impl LoginThrottle {
             "How many accounts, how many addresses, and for each rule of a route how many addresses \
              or users, are remembered.",
         );
-        Self { per_user, per_address, entries }
+        Self {
+            per_user,
+            per_address,
+            accounts_per_address,
+            directory_lockout,
+            lockout_margin,
+            device_reserve: u32::try_from(device_reserve).unwrap_or(u32::MAX),
+            devices: u64::try_from(devices).unwrap_or(u64::MAX),
+            entries,
+        }
     }
+}
+
+fn read_lockout(r: &mut Reader<'_>) -> (Option<Lockout>, u32) {
+    let stated = r.optional(
+        "directory_lockout",
+        kind::rate(),
+        "The wrong passwords that make the directory lock an account, and for how long it counts \
+         one; without it they are read from the directory where the service account may.",
+    );
+    let stated = stated.map(|Rate { count, window }| Lockout { threshold: count, window });
+    let margin = r.or(
+        "lockout_margin",
+        Whole { min: 1, max: 1000 },
+        2,
+        "How many wrong passwords are left to a person at the directory itself before it locks the \
+         account.",
+    );
+    (stated, u32::try_from(margin).unwrap_or(u32::MAX))
 }
 
 impl LoginPage {

@@ -44,6 +44,9 @@ pub enum DirectoryError {
     /// There was no answer within `directory.timeout`.
     #[error("no answer in time")]
     Timeout,
+    /// A password was sent, and there was no answer: it may have been counted as wrong.
+    #[error("no answer to a bind")]
+    BindUnanswered,
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -88,6 +91,7 @@ impl DirectoryError {
         match self {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
+            Self::BindUnanswered => "bind_unanswered",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",
             Self::Tls(_) => "tls",

@@ -8,7 +8,7 @@ use ldap3::Scope;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-use crate::config;
+use crate::config::{self, Lockout};
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
 use crate::directory::connection::{Endpoint, Search};
@@ -16,11 +16,12 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
+use crate::directory::lockout::Lockouts;
 use crate::directory::meter::Meter;
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
-use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
+use crate::directory::{self, DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials};
 use crate::metrics::{IntGauge, Metrics};
 
@@ -43,6 +44,7 @@ pub(super) struct LdapDirectory {
     walk: GroupWalk,
     roles: Roles,
     active_directory: Option<ActiveDirectory>,
+    lockouts: Lockouts,
     timeout: Duration,
     pool: Pool,
     up: AtomicBool,
@@ -87,6 +89,7 @@ impl LdapDirectory {
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
             active_directory,
+            lockouts: Lockouts::new(&config.base_dn, attribute("objectClass")?, is_active),
             timeout: config.timeout,
             pool: Pool::new(config, endpoint, meter),
             up: AtomicBool::new(false),
@@ -98,17 +101,26 @@ impl LdapDirectory {
     pub(super) async fn verify(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        let result = timeout(self.timeout, self.verify_at_leisure(credentials, found))
+        let binding = AtomicBool::new(false);
+        let result = timeout(self.timeout, self.verify_at_leisure(credentials, found, &binding))
             .await
-            .unwrap_or(Err(VerifyError::Unavailable(DirectoryError::Timeout)));
+            .unwrap_or(Err(VerifyError::Unavailable(if binding.into_inner() {
+                DirectoryError::BindUnanswered
+            } else {
+                DirectoryError::Timeout
+            })));
         match &result {
             // One login alone does not say that the server is down.
             Err(VerifyError::Unavailable(_)) => self.look_again.notify_one(),
             _ => self.set_up(true),
         }
         result
+    }
+
+    pub(super) async fn lockout(&self) -> Option<Lockout> {
+        timeout(self.timeout, self.lockouts.general(&self.pool)).await.ok().flatten()
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -133,16 +145,25 @@ impl LdapDirectory {
     async fn verify_at_leisure(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(directory::Account) -> bool,
+        binding: &AtomicBool,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        if !found(account.to_string()).await {
+        let [general_lockout, own_lockout] = self.lockouts.of(&entry, &self.pool).await;
+        let account = account.to_string();
+        let name = account.clone();
+        if !found(directory::Account { name, general_lockout, own_lockout }).await {
             return Err(VerifyError::Withheld);
         }
-        let account = account.to_string();
-        let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
+        binding.store(true, Ordering::Relaxed);
+        let answer = self.pool.bind(&entry.dn, credentials.password()).await;
+        binding.store(false, Ordering::Relaxed);
+        let answer = answer.map_err(|error| match error {
+            DirectoryError::Lost => DirectoryError::BindUnanswered,
+            error => error,
+        })?;
         match self.in_the_light_of(&entry, answer.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
@@ -181,6 +202,7 @@ impl LdapDirectory {
         let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
         let mut attributes: Vec<_> =
             wanted.map(Attribute::as_str).chain(stamp::ATTRIBUTES).collect();
+        attributes.push(self.lockouts.attribute());
         if self.active_directory.is_some() {
             attributes.extend(account::ATTRIBUTES);
         }

@@ -20,6 +20,8 @@ pub enum Operation {
     GroupSearch,
     /// A search for what a domain says of itself.
     DomainSearch,
+    /// A search for when accounts are locked.
+    PolicySearch,
     /// A look whether the server answers.
     Probe,
 }
@@ -35,6 +37,7 @@ impl Operation {
             Self::UserBind => "user_bind",
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
+            Self::PolicySearch => "policy_search",
             Self::Probe => "probe",
         }
     }

@@ -20,12 +20,17 @@ mod filter;
 mod group;
 mod guard;
 mod ldap;
+mod lockout;
 mod meter;
 mod outcome;
 mod pool;
 mod stamp;
 
-use crate::config;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use crate::config::{self, Lockout};
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
@@ -60,6 +65,21 @@ pub struct Person {
     pub stamp: Option<String>,
 }
 
+/// An account whose password has not been tried yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The entry's own normalised DN.
+    pub name: String,
+    /// When the directory locks accounts, as far as that can be read.
+    pub general_lockout: Option<Lockout>,
+    /// When it locks this one, if a policy of its own says so.
+    pub own_lockout: Option<Lockout>,
+}
+
+/// How often the directory's lock-out is asked for; it is read again when that was
+/// long ago, or could not be done.
+const LOCKOUT_INTERVAL: Duration = Duration::from_secs(15);
+
 impl Directory {
     /// Prepares a directory; opens no connection.
     ///
@@ -79,15 +99,15 @@ impl Directory {
         self.verify_if(credentials, async |_| true).await
     }
 
-    /// The same; `found` is told the entry's own normalised DN and says whether the
-    /// password may be tried. However a name is spelled, the account is one.
+    /// The same; `found` is told whose account it is and says whether the password
+    /// may be tried. However a name is spelled, the account is one.
     ///
     /// # Errors
     /// As above, and `Withheld` when `found` says no.
     pub async fn verify_if(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
@@ -99,6 +119,17 @@ impl Directory {
     pub fn is_up(&self) -> bool {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.is_up(),
+        }
+    }
+
+    /// Tells when the directory locks accounts, as far as it lets that be read; never
+    /// returns, ends when dropped.
+    pub async fn watch_lockout(&self, tell: impl Fn(Option<Lockout>)) {
+        loop {
+            match &self.0 {
+                Kind::Ldap(ldap) => tell(ldap.lockout().await),
+            }
+            sleep(LOCKOUT_INTERVAL).await;
         }
     }
 

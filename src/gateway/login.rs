@@ -16,9 +16,10 @@ use crate::audit::Event;
 use crate::directory::Directory;
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
+use crate::gateway::device;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
-use crate::gateway::opening::{self, Opening};
+use crate::gateway::opening::{self, LoggedIn, Opening};
 use crate::gateway::page;
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
@@ -27,7 +28,7 @@ use crate::identity::Credentials;
 use crate::policy::Found;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{Opened, Origin, Reason};
+use crate::session::{Origin, Reason};
 use crate::wire::cookie;
 use crate::wire::host::Host;
 use crate::wire::return_path;
@@ -80,9 +81,9 @@ impl Gateway {
         posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let form = posted.form.clone().map(|back| (posted.username.clone(), back));
         match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
-            Ok(opened) => {
+            Ok(logged_in) => {
                 let back = form.as_ref().map(|(_, back)| back.as_str());
-                Ok(welcome(loaded, exchange, &opened, back))
+                Ok(welcome(loaded, exchange, &logged_in, back))
             }
             Err(refusal) => match form {
                 Some((name, back)) => {
@@ -119,7 +120,7 @@ impl Gateway {
         exchange: &mut Exchange,
         posted: Posted,
         headers: &HeaderMap,
-    ) -> Result<Opened, Refusal> {
+    ) -> Result<LoggedIn, Refusal> {
         exchange.progress = Progress::Recorded;
         let services = self.services();
         if !services.audit.is_available() {
@@ -138,6 +139,7 @@ impl Gateway {
         let opening = Opening {
             directory,
             credentials,
+            device: device::brought(headers, &loaded.snapshot.config.cookie.device_name),
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
             previous: loaded.credentials.read(headers, false).await.credential.ok().map(
                 |previous| {
@@ -210,9 +212,12 @@ fn possible(
 fn welcome(
     loaded: &Loaded,
     exchange: &mut Exchange,
-    opened: &Opened,
+    LoggedIn { opened, device }: &LoggedIn,
     form: Option<&str>,
 ) -> Response<Body> {
+    if let Some(device) = device {
+        loaded.set_device_cookie(exchange, device);
+    }
     let config = &loaded.snapshot.config.token;
     loaded.set_context_cookie(exchange, opened.context.as_str());
     if config.delivery.by_cookie() {

@@ -6,6 +6,7 @@ mod answer;
 mod assertion;
 mod body;
 mod credential;
+mod device;
 mod endpoints;
 mod exchange;
 mod exposure;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Directory, Notice, Person, VerifyError};
+use crate::directory::{Directory, DirectoryError, Notice, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::endpoints::end_and_record;
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
+use crate::secret::Secret;
 use crate::session::{self, Opened, Origin, Reason};
 use crate::throttle::{Attempt, Denied, Throttled};
 
@@ -20,6 +21,8 @@ pub(super) struct Opening {
     pub(super) directory: Arc<Directory>,
     pub(super) credentials: Credentials,
     pub(super) origin: Origin,
+    /// The device cookie that the browser brought.
+    pub(super) device: Option<Secret<String>>,
     /// The session that the browser already had, and the record of its end.
     pub(super) previous: Option<(SessionId, Record)>,
     /// The login's record, with the keyed hash of the name as typed.
@@ -27,9 +30,16 @@ pub(super) struct Opening {
     pub(super) began: Instant,
 }
 
+/// A login that succeeded.
+pub(super) struct LoggedIn {
+    pub(super) opened: Opened,
+    /// The device cookie to set.
+    pub(super) device: Option<Secret<String>>,
+}
+
 /// How a login went, with what its record says.
 struct Verdict {
-    result: Result<Opened, Refusal>,
+    result: Result<LoggedIn, Refusal>,
     /// The true outcome, for metric and audit.
     outcome: &'static str,
     /// Whose login it was, in the directory's spelling; `None` until an entry was found.
@@ -41,9 +51,9 @@ struct Verdict {
 impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
-    pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Refusal> {
-        let Self { directory, credentials, origin, previous, mut record, began } = self;
-        let verdict = verify_and_open(&services, &directory, &credentials, origin).await;
+    pub(super) async fn complete(self, services: Arc<Services>) -> Result<LoggedIn, Refusal> {
+        let Self { directory, credentials, origin, device, previous, mut record, began } = self;
+        let verdict = verify_and_open(&services, &directory, (&credentials, device), origin).await;
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
@@ -52,8 +62,8 @@ impl Opening {
             record.subject = Some(account.into());
             record.name_hash = None;
         }
-        let opened = match verdict.result {
-            Ok(opened) => opened,
+        let logged_in = match verdict.result {
+            Ok(logged_in) => logged_in,
             Err(refusal) => {
                 tracing::info!(
                     request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -71,6 +81,7 @@ impl Opening {
                 return Err(recorded.map_or(Refusal::AuditUnavailable, |()| refusal));
             }
         };
+        let opened = &logged_in.opened;
         record.status = Some(200);
         record.subject = Some(opened.subject.shared());
         record.role = Some(opened.role.shared());
@@ -91,8 +102,8 @@ impl Opening {
         if let Some((session, record)) = previous {
             end_and_record(Arc::clone(&services), session, Reason::NewLogin, record).await?;
         }
-        keep_to_limit(&services, &opened, &record).await?;
-        Ok(opened)
+        keep_to_limit(&services, opened, &record).await?;
+        Ok(logged_in)
     }
 }
 
@@ -106,11 +117,12 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 async fn verify_and_open(
     services: &Services,
     directory: &Directory,
-    credentials: &Credentials,
+    (credentials, device): (&Credentials, Option<Secret<String>>),
     origin: Origin,
 ) -> Verdict {
     // Counted before anybody is asked.
-    let begun = services.throttle.begin(&credentials.folded_name(), origin.address).await;
+    let name = credentials.folded_name();
+    let begun = services.throttle.begin(&name, origin.address, device.as_ref()).await;
     let mut attempt = match begun {
         Ok(attempt) => attempt,
         Err(denied) => {
@@ -121,20 +133,24 @@ async fn verify_and_open(
     let (mut account, mut notice, mut denied) = (None, None, None);
     let verified = directory
         .verify_if(credentials, async |found| {
-            denied = attempt.of_account(&found).await.err();
-            account = Some(found);
+            if found.general_lockout.is_some() {
+                services.throttle.follow(found.general_lockout);
+            }
+            denied = attempt.of_account(&found.name, found.own_lockout).await.err();
+            account = Some(found.name);
             denied.is_none()
         })
         .await;
     let (refusal, outcome) = match verified {
         Ok(person) => {
-            attempt.succeeded().await;
+            let remembering = attempt.succeeded().await;
             notice = person.notice;
             let Person { subject, role, account: name, attributes, stamp, .. } = person;
             let person = session::Person { subject, role, account: name, attributes, stamp };
             match services.sessions.open(person, origin).await {
                 Ok(opened) => {
-                    return Verdict { result: Ok(opened), outcome: "ok", account, notice };
+                    let result = Ok(LoggedIn { opened, device: remembering.remember().await });
+                    return Verdict { result, outcome: "ok", account, notice };
                 }
                 Err(error) => {
                     tracing::error!(%error, "a session could not be opened");
@@ -168,9 +184,22 @@ async fn turned_away(
             attempt.succeeded().await;
             (Refusal::NoRole, "no_role")
         }
-        VerifyError::Withheld => {
-            attempt.withdraw().await;
-            denied.map_or((Refusal::Internal, "internal"), not_tried)
+        // As for a name that nobody has: the attempt stays counted, and the answer does
+        // not tell that this spelling leads to an account.
+        VerifyError::Withheld => match denied.map(not_tried) {
+            Some((Refusal::TooManyAttempts { .. }, outcome)) => {
+                (Refusal::InvalidCredentials, outcome)
+            }
+            Some(not_tried) => {
+                attempt.withdraw().await;
+                not_tried
+            }
+            None => (Refusal::Internal, "internal"),
+        },
+        VerifyError::Unavailable(error @ DirectoryError::BindUnanswered) => {
+            attempt.unanswered().await;
+            tracing::error!(%error, "the directory cannot answer");
+            (Refusal::DirectoryUnavailable, "directory_unavailable")
         }
         VerifyError::Unavailable(error) => {
             // An outage locks nobody out.

@@ -25,6 +25,7 @@ mod keys;
 mod layers;
 mod limits;
 mod load;
+mod lockout;
 mod login;
 mod login_contract;
 mod observability;

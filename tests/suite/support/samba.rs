@@ -113,6 +113,35 @@ impl Samba {
         toml
     }
 
+    /// How many wrong passwords the directory holds against an account.
+    pub(crate) fn bad_password_count(&self, account: &str) -> usize {
+        let service = format!("CN=bindgate,OU=people,{BASE}");
+        let mut command = self.client("ldapsearch", &service, "service secret");
+        let filter = format!("(sAMAccountName={account})");
+        command.args(["-LLL", "-b", &format!("OU=people,{BASE}"), &filter, "badPwdCount"]);
+        let output = command.output().expect("ldap-utils is installed (.ci/setup)");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix("badPwdCount: "));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
+    /// Whether the person can log in at the directory itself.
+    pub(crate) fn may_bind(&self, account: &str) -> bool {
+        let dn = format!("CN={account},OU=people,{BASE}");
+        let mut command = self.client("ldapsearch", &dn, "correct horse battery");
+        command.args(["-b", "", "-s", "base"]);
+        command.output().expect("ldap-utils is installed (.ci/setup)").status.success()
+    }
+
+    fn client(&self, program: &str, dn: &str, password: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("LDAPTLS_CACERT", self.path("ca.pem"))
+            .args(["-x", "-H", &format!("ldaps://{}:{PORT}", self.address)])
+            .args(["-D", dn, "-w", password]);
+        command
+    }
+
     fn provision(&self) {
         let mut command = Command::new("samba-tool");
         command.args(["domain", "provision", "--realm=AD.EXAMPLE.TEST", "--domain=ADTEST"]);
