@@ -117,6 +117,8 @@ metrics! {
     histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
     /// 1 while a directory server answers.
     gauge directory_up "bindgate_directory_up" [server];
+    /// Users files read again because they changed.
+    counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
     /// Failures that an account may have before it must wait.
     gauge login_limit "bindgate_login_limit" [of];
     /// Seconds for which a failure counts.

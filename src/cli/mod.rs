@@ -11,6 +11,8 @@ pub mod policy;
 mod schema;
 mod serve;
 mod sessions;
+mod terminal;
+mod users;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +41,7 @@ enum Command {
     Keys(Keys),
     Policy(Policy),
     Audit(Audit),
+    Users(Users),
     Schema(Schema),
 }
 
@@ -89,6 +92,7 @@ impl Cli {
             Command::Keys(args) => keys::run(args),
             Command::Policy(args) => policy::run(args),
             Command::Audit(Audit { command: AuditCommand::Verify(args) }) => audit::run(args),
+            Command::Users(args) => users::run(args),
             Command::Schema(_) => schema::run(),
         }
     }
@@ -283,6 +287,32 @@ pub struct PolicyCheck {
     pub path: String,
 }
 
+/// Look after users files
+///
+/// Those of `directory.users_file`, for places without a directory.
+#[derive(Args, Debug)]
+pub struct Users {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: UsersCommand,
+}
+
+/// What to do about users files.
+#[derive(Debug, Subcommand)]
+pub enum UsersCommand {
+    /// Hash a password for `password_hash`
+    ///
+    /// Asks for the password twice at the terminal, where it does not show; or reads it
+    /// as one line from anything else on standard input. It is never an argument, as
+    /// others could see those. Prints an Argon2id hash (19 MiB, two passes) in PHC form.
+    /// Exits with 0, or with 1 when the passwords differ or nobody could log in with it.
+    Hash(UsersHash),
+}
+
+/// The arguments of `users hash`: none.
+#[derive(Args, Debug)]
+pub struct UsersHash {}
+
 /// Look after the audit log
 #[derive(Args, Debug)]
 pub struct Audit {
@@ -381,5 +411,14 @@ mod tests {
         assert!(Cli::try_parse_from(["bindgate", "check"]).is_err());
         assert!(Cli::try_parse_from(["bindgate", "check", "--config", "a.toml"]).is_ok());
         assert!(Cli::try_parse_from(["bindgate", "schema"]).is_ok());
+    }
+
+    #[test]
+    fn a_password_is_never_an_argument() {
+        assert!(Cli::try_parse_from(["bindgate", "users", "hash"]).is_ok());
+        for more in [&["hunter2"][..], &["--password", "hunter2"], &["--password=hunter2"]] {
+            let all = ["bindgate", "users", "hash"].iter().chain(more);
+            assert!(Cli::try_parse_from(all).is_err(), "{more:?}");
+        }
     }
 }

@@ -72,7 +72,7 @@ pub(super) fn keys(declared: &[Declared]) -> Vec<KeyDescription> {
             Declaration::Section(_) | Declaration::Tables => return None,
             Declaration::Unbuilt => (String::new(), KeyDefault::Unbuilt),
             Declaration::Secret { twin } => {
-                (format!("text, not empty; or {twin}"), KeyDefault::Required)
+                (format!("text, not empty; or {twin}"), KeyDefault::None)
             }
             Declaration::Key { allowed, required, default, .. } => {
                 let default = match default {
@@ -115,7 +115,8 @@ fn table_schema(declared: &[Declared], prefix: &str) -> Json {
                 (schema, *required)
             }
             Declaration::Secret { twin } => {
-                either.push(json!({"oneOf": [{"required": [name]}, {"required": [twin]}]}));
+                // Whether one must be there depends on what else is.
+                either.push(json!({"not": {"required": [name, twin]}}));
                 (json!({"type": "string", "minLength": 1, "writeOnly": true}), false)
             }
             Declaration::Section(presence) => (within(), *presence == Presence::Required),

@@ -5,17 +5,22 @@ use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
-use super::kind::{self, Boolean, Choice, DirectoryUrl, List};
+use super::kind::{self, Boolean, Choice, DirectoryUrl, List, Whole};
 use super::pem;
 use super::reader::Reader;
+use super::users::UsersFile;
 use crate::identity::Role;
 use crate::secret::Secret;
 
-/// `[directory]` of a kind that speaks LDAP.
+/// `[directory]`. What only a server has is empty with users in a file.
 #[derive(Clone, Debug)]
 pub struct Directory {
     /// What kind of directory it is.
     pub kind: DirectoryKind,
+    /// The users, with kind `File` and only then.
+    pub users: Option<UsersFile>,
+    /// How many passwords are compared with hashes of our own at a time.
+    pub password_checks: usize,
     /// The servers, in the order of `urls`; exactly one until failover is built.
     pub servers: Vec<LdapServer>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
@@ -51,6 +56,8 @@ pub enum DirectoryKind {
     Ldap,
     /// Active Directory, or Samba as one.
     ActiveDirectory,
+    /// Users in a file; there is no server.
+    File,
 }
 
 /// One server of `directory.urls`.
@@ -80,7 +87,7 @@ pub enum LdapTransport {
 pub struct RoleMapping {
     /// The role's name.
     pub name: Role,
-    /// The DN of the group whose members have it.
+    /// The DN of the group whose members have it; empty with users in a file.
     pub group: String,
 }
 
@@ -88,17 +95,64 @@ impl Directory {
     /// Reads `[directory]`.
     pub(super) fn read(r: &mut Reader<'_>) -> Option<Self> {
         let kind = r.required("kind", KIND, "What kind of directory it is.");
+        if kind == Some(DirectoryKind::File) {
+            Self::read_file(r)
+        } else {
+            Self::read_ldap(r, kind)
+        }
+    }
+
+    /// Reads the keys of users in a file.
+    fn read_file(r: &mut Reader<'_>) -> Option<Self> {
+        for key in SERVER_KEYS {
+            r.refuse_foreign(key, "nothing: with kind = \"file\" people are in users_file alone");
+        }
+        let roles = read_roles(r, true);
+        let names = r.texts("role", "name").into_iter().flatten().map(|name| Role::new(&name));
+        let users = read_users_file(r, &names.collect::<Vec<_>>());
+        let password_checks = read_password_checks(r);
+        let timeout = read_timeout(r);
+        refuse_unbuilt_keys(r);
+        Some(Self {
+            kind: DirectoryKind::File,
+            users: Some(users?),
+            password_checks,
+            servers: Vec::new(),
+            authorities: None,
+            bind_dn: String::new(),
+            bind_password: Secret::new(String::new()),
+            base_dn: String::new(),
+            user_attribute: String::new(),
+            user_filter: None,
+            subject_attribute: String::new(),
+            group_base_dn: String::new(),
+            nested_groups: false,
+            timeout,
+            attributes: Vec::new(),
+            roles: roles?,
+        })
+    }
+
+    /// Reads the keys of a server; also all keys there are, when they are described.
+    fn read_ldap(r: &mut Reader<'_>, kind: Option<DirectoryKind>) -> Option<Self> {
         let is_active = kind == Some(DirectoryKind::ActiveDirectory);
         if is_active {
             refuse_keys_of_other_directories(r);
         }
         let servers = read_servers(r);
         let authorities = read_authorities(r);
-        let bind_dn = r.required("bind_dn", kind::distinguished_name(), "The service account.");
-        let bind_password =
-            r.secret("bind_password", "bind_password_file", "The service account's password.");
         let dn = kind::distinguished_name;
-        let base_dn = r.required("base_dn", dn(), "Below which entry users are searched.");
+        let bind_dn = r.required_here("bind_dn", dn(), "The service account; not for a file.");
+        let bind_password = r.secret(
+            "bind_password",
+            "bind_password_file",
+            "The service account's password; not for a file.",
+        );
+        let base_dn = r.required_here(
+            "base_dn",
+            dn(),
+            "Below which entry users are searched; not for a file.",
+        );
         let user_attribute = r.or(
             "user_attribute",
             kind::attribute(),
@@ -122,19 +176,22 @@ impl Directory {
             true,
             "Whether members of a group's groups count; in Active Directory they always do.",
         );
-        let timeout = r.or(
-            "timeout",
-            kind::duration(false),
-            Duration::from_secs(5),
-            "How long the directory may take for a whole login.",
-        );
-        let roles = read_roles(r);
+        let timeout = read_timeout(r);
+        if r.is_describing() {
+            read_users_file(r, &[]);
+        } else {
+            r.refuse_foreign("users_file", "nothing: only kind = \"file\" has users in a file");
+        }
+        let password_checks = read_password_checks(r);
+        let roles = read_roles(r, false);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
         let kind = kind?;
         let group_base_dn = if is_active { String::new() } else { group_base_dn? };
         Some(Self {
             kind,
+            users: None,
+            password_checks,
             servers: servers?,
             authorities: authorities?,
             bind_dn: bind_dn?,
@@ -153,9 +210,55 @@ impl Directory {
 }
 
 const KIND: Choice<DirectoryKind> = Choice {
-    built: &[("ldap", DirectoryKind::Ldap), ("active_directory", DirectoryKind::ActiveDirectory)],
-    unbuilt: &[("file", "users in a file")],
+    built: &[
+        ("ldap", DirectoryKind::Ldap),
+        ("active_directory", DirectoryKind::ActiveDirectory),
+        ("file", DirectoryKind::File),
+    ],
+    unbuilt: &[],
 };
+
+/// What only a server has.
+const SERVER_KEYS: [&str; 13] = [
+    "urls",
+    "start_tls",
+    "allow_plaintext",
+    "ca_file",
+    "bind_dn",
+    "bind_password",
+    "bind_password_file",
+    "base_dn",
+    "user_attribute",
+    "user_filter",
+    "subject_attribute",
+    "group_base_dn",
+    "nested_groups",
+];
+
+fn read_users_file(r: &mut Reader<'_>, roles: &[Role]) -> Option<UsersFile> {
+    let doc = "The users and the hashes of their passwords, in TOML; required with kind = \"file\", \
+               and only there. Read again by itself when it changes.";
+    r.users_file("users_file", roles, doc)
+}
+
+fn read_password_checks(r: &mut Reader<'_>) -> usize {
+    r.or(
+        "password_checks",
+        Whole { min: 1, max: 256 },
+        4,
+        "How many passwords are compared with hashes of a users file at a time; each takes the \
+         memory that its hash says, 19 MiB or more.",
+    )
+}
+
+fn read_timeout(r: &mut Reader<'_>) -> Duration {
+    r.or(
+        "timeout",
+        kind::duration(false),
+        Duration::from_secs(5),
+        "How long the directory may take for a whole login.",
+    )
+}
 
 fn read_subject_attribute(r: &mut Reader<'_>, is_active: bool) -> String {
     let named = r.or(
@@ -189,10 +292,10 @@ fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
 }
 
 fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
-    let urls = r.required(
+    let urls = r.required_here(
         "urls",
         List { of: kind::directory_url(), min: 1 },
-        "The directory server; several are not built yet.",
+        "The directory server; several are not built yet. Not for a file.",
     );
     let start_tls =
         r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
@@ -251,17 +354,25 @@ fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'sta
     }
 }
 
-fn read_roles(r: &mut Reader<'_>) -> Option<Vec<RoleMapping>> {
-    let doc = "The roles, in order: the first whose group the user is in is the user's.";
+fn read_roles(r: &mut Reader<'_>, in_file: bool) -> Option<Vec<RoleMapping>> {
+    let doc = "The roles, in order: the first that the user has is the user's.";
     let rows = r.tables("role", doc, |r| {
         let name = r.required("name", kind::role_name(), "The role's name.");
-        let group = r.required(
+        if in_file {
+            r.refuse_foreign("group", "nothing: with kind = \"file\" the users file names roles");
+            return Some(RoleMapping { name: name?, group: String::new() });
+        }
+        let group = r.required_here(
             "group",
             kind::distinguished_name(),
-            "The group whose members have it, by its distinguished name.",
+            "The group whose members have it, by its distinguished name; not for a file.",
         );
         Some(RoleMapping { name: name?, group: group? })
     });
+    if in_file {
+        refuse_doubled_names(r, &rows);
+        return rows.into_iter().collect();
+    }
     for (index, row) in rows.iter().enumerate() {
         let Some(row) = row else { continue };
         let same = |earlier: &&RoleMapping| earlier.group.eq_ignore_ascii_case(&row.group);
@@ -272,4 +383,15 @@ fn read_roles(r: &mut Reader<'_>) -> Option<Vec<RoleMapping>> {
         }
     }
     rows.into_iter().collect()
+}
+
+/// Without groups, a name again could only be a mistake.
+fn refuse_doubled_names(r: &mut Reader<'_>, rows: &[Option<RoleMapping>]) {
+    for (index, row) in rows.iter().enumerate() {
+        let Some(row) = row else { continue };
+        if rows[..index].iter().flatten().any(|earlier| earlier.name == row.name) {
+            let found = format!("{:?} again", row.name.as_str());
+            r.problem_in(("role", index, "name"), found, "each name once".to_owned());
+        }
+    }
 }

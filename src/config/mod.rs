@@ -30,6 +30,7 @@ mod telemetry;
 mod tests;
 mod throttle_rule;
 mod upstream;
+mod users;
 
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
@@ -50,6 +51,7 @@ pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};
 pub use throttle_rule::{ThrottleRule, ThrottleScope};
 pub use upstream::{Upstream, UpstreamServer};
+pub use users::{FileState, User, UsersFile};
 
 use std::net::SocketAddr;
 

@@ -91,6 +91,30 @@ impl<'a> Reader<'a> {
         parsed
     }
 
+    /// A key that must be there, but only beside what was read before it: where it
+    /// stands alone, as for an editor, it may be left out.
+    pub(super) fn required_here<K: Kind>(
+        &mut self,
+        key: &'static str,
+        kind: K,
+        doc: &'static str,
+    ) -> Option<K::Out> {
+        let allowed = kind.allowed();
+        let parsed = self.optional(key, kind, doc);
+        if self.is_missing(key) {
+            self.problem(key, "nothing", allowed);
+        }
+        parsed
+    }
+
+    /// A key that is known, but has no place beside what was read before it.
+    pub(super) fn refuse_foreign(&mut self, key: &'static str, allowed: &str) {
+        self.known.push(key);
+        if self.given(key) {
+            self.problem(key, "a value", allowed.to_owned());
+        }
+    }
+
     /// A key with a default.
     pub(super) fn or<K: Kind>(
         &mut self,

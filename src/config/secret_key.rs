@@ -10,7 +10,8 @@ use super::reader::Reader;
 use crate::secret::Secret;
 
 impl Reader<'_> {
-    /// A secret that must be there, inline or by the file that its twin names.
+    /// A secret that must be there beside what was read before it, inline or by the
+    /// file that its twin names.
     pub(super) fn secret(
         &mut self,
         key: &'static str,

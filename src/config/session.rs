@@ -129,6 +129,11 @@ pub struct LoginPage {
     pub notice: String,
 }
 
+impl Lockout {
+    /// No account is ever locked.
+    pub const NEVER: Self = Self { threshold: 0, window: Duration::ZERO };
+}
+
 impl Token {
     /// Reads `[token]`; `in_memory` says that the store is, and the keys with it.
     pub(super) fn read(r: &mut Reader<'_>, in_memory: bool) -> Self {

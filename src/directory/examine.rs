@@ -19,7 +19,7 @@ use crate::directory::filter::{Attribute, Filter};
 use crate::directory::ldap::LdapDirectory;
 use crate::directory::outcome::{Outcome, Rejection};
 use crate::directory::{DirectoryError, Operation, VerifyError, guard};
-use crate::identity::{Credentials, Role};
+use crate::identity::{Credentials, Role, fold_name};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
@@ -94,6 +94,9 @@ pub async fn examine(
 ) -> Option<Role> {
     let (began, timeout) = (Instant::now(), config.timeout);
     let mut examination = Examination { report, began, timeout, now };
+    if let Some(file) = &config.users {
+        return in_file(&mut examination, file, user);
+    }
     let mut first = None;
     for server in &config.servers {
         let connection = Box::pin(reach(&mut examination, config, server)).await;
@@ -103,6 +106,31 @@ pub async fn examine(
     expect::content(&mut examination, config, &connection).await;
     drop(connection);
     person(&mut examination, config, user?, metrics).await
+}
+
+/// The whole way where there is no server: the file was read with the configuration.
+fn in_file(
+    examination: &mut Examination<'_>,
+    file: &config::UsersFile,
+    user: Option<&str>,
+) -> Option<Role> {
+    let place = file.path.display().to_string();
+    let found = Finding::Fine(format!("{} users", file.users.len()));
+    examination.note(&place, "read", found);
+    let name = fold_name(user?);
+    let user = file.users.iter().find(|user| fold_name(&user.name) == name);
+    let (role, finding) = match user {
+        None => (None, Finding::Failed("no [[user]] has this name".to_owned())),
+        Some(user) if user.is_disabled => {
+            (None, Finding::Failed("this user has disabled = true".to_owned()))
+        }
+        Some(user) => match &user.role {
+            None => (None, Finding::Failed("this user has no roles".to_owned())),
+            Some(role) => (Some(role.clone()), Finding::Fine(role.to_string())),
+        },
+    };
+    examination.note(&place, "role", finding);
+    role
 }
 
 /// One server, from its name to a connection bound as the service account.

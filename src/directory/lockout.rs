@@ -78,7 +78,7 @@ impl Lockouts {
     /// was long ago. A directory that does not answer leaves what is known.
     pub(super) async fn general(&self, pool: &Pool) -> Option<Lockout> {
         let _one = self.reading.lock().await;
-        if !self.known().read_at.is_some_and(|at| at.elapsed() < HOLDS) {
+        if self.known().read_at.is_none_or(|at| at.elapsed() >= HOLDS) {
             match self.read_general(pool).await {
                 Ok(general) => {
                     let mut known = self.known();
@@ -235,7 +235,7 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
             return Some(Lockout { threshold: whole(threshold).unwrap_or(0), window });
         }
         if whole(threshold).is_some() || policy.text(locks).is_some() {
-            return Some(Lockout { threshold: 0, window: Duration::ZERO });
+            return Some(Lockout::NEVER);
         }
     }
     None

@@ -24,6 +24,8 @@ pub enum Operation {
     PolicySearch,
     /// A look whether the server answers.
     Probe,
+    /// A comparison with a hash of our own.
+    PasswordCheck,
 }
 
 impl Operation {
@@ -39,6 +41,7 @@ impl Operation {
             Self::DomainSearch => "domain_search",
             Self::PolicySearch => "policy_search",
             Self::Probe => "probe",
+            Self::PasswordCheck => "password_check",
         }
     }
 }

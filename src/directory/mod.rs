@@ -1,8 +1,9 @@
-//! Who may log in, as whom and in which role: asked of a directory server. Knows no
-//! HTTP, no tokens and no sessions; `ldap3` is named nowhere else.
+//! Who may log in, as whom and in which role: asked of a directory server, or looked
+//! up in a file. Knows no HTTP, no tokens and no sessions; `ldap3` is named nowhere
+//! else.
 //!
 //! Unknown names are rejected after the search alone, without a bind; making that
-//! answer as slow as a wrong password is not built yet.
+//! answer as slow as a wrong password is not built yet. With users in a file, it is.
 
 mod account;
 mod active_directory;
@@ -16,6 +17,7 @@ mod entry;
 mod error;
 mod examine;
 mod expect;
+mod file;
 mod filter;
 mod group;
 mod guard;
@@ -25,12 +27,14 @@ mod meter;
 mod outcome;
 mod pool;
 mod stamp;
+mod users_file;
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use crate::config::{self, Lockout};
+use crate::config::{self, DirectoryKind, Lockout};
+use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
 use crate::metrics::Metrics;
@@ -45,6 +49,7 @@ pub struct Directory(Kind);
 
 enum Kind {
     Ldap(Box<LdapDirectory>),
+    File(Box<FileDirectory>),
 }
 
 /// Somebody whose password was right.
@@ -87,7 +92,12 @@ impl Directory {
     /// When the configuration cannot work: a group that is no DN, a malformed filter
     /// or attribute, no usable certificate authority.
     pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
-        LdapDirectory::new(config, metrics).map(|ldap| Self(Kind::Ldap(Box::new(ldap))))
+        Ok(Self(match config.kind {
+            DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
+                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics)?))
+            }
+            DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
+        }))
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
@@ -111,6 +121,7 @@ impl Directory {
     ) -> Result<Person, VerifyError> {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
+            Kind::File(file) => file.verify(credentials, found).await,
         }
     }
 
@@ -119,6 +130,7 @@ impl Directory {
     pub fn is_up(&self) -> bool {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.is_up(),
+            Kind::File(_) => true,
         }
     }
 
@@ -128,6 +140,7 @@ impl Directory {
         loop {
             match &self.0 {
                 Kind::Ldap(ldap) => tell(ldap.lockout().await),
+                Kind::File(_) => tell(Some(Lockout::NEVER)),
             }
             sleep(LOCKOUT_INTERVAL).await;
         }
@@ -138,6 +151,7 @@ impl Directory {
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,
+            Kind::File(file) => file.keep_up().await,
         }
     }
 }

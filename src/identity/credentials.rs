@@ -49,8 +49,7 @@ impl Credentials {
     /// spaces), so that spellings of one account share one throttle counter.
     #[must_use]
     pub fn folded_name(&self) -> String {
-        let words: Vec<String> = self.name.split_whitespace().map(str::to_lowercase).collect();
-        words.join(" ")
+        fold_name(&self.name)
     }
 
     /// The password.
@@ -58,6 +57,13 @@ impl Credentials {
     pub const fn password(&self) -> &Secret<String> {
         &self.password
     }
+}
+
+/// A name folded as directories compare names; see [`Credentials::folded_name`].
+#[must_use]
+pub fn fold_name(name: &str) -> String {
+    let words: Vec<String> = name.split_whitespace().map(str::to_lowercase).collect();
+    words.join(" ")
 }
 
 #[cfg(test)]

@@ -141,6 +141,8 @@ fn server() -> Server {
 fn directory(roles: Vec<RoleMapping>) -> Directory {
     Directory {
         kind: DirectoryKind::Ldap,
+        users: None,
+        password_checks: 4,
         servers: Vec::new(),
         authorities: None,
         bind_dn: String::new(),

@@ -8,7 +8,6 @@ use super::{Attempt, Denied, LoginThrottle, Throttled};
 use crate::ambient::{Clock, Entropy, ManualTime};
 use crate::config::{self, Rate};
 use crate::metrics::Metrics;
-use crate::secret::Secret;
 use crate::store::{Store, WindowFamily};
 
 const MINUTE: Duration = Duration::from_mins(1);

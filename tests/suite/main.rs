@@ -46,3 +46,4 @@ mod starts;
 mod streaming;
 mod support;
 mod throttle;
+mod users;

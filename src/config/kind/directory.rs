@@ -58,7 +58,7 @@ fn wrong<T>() -> Result<T, Fault> {
     Err(Fault::default())
 }
 
-fn is_attribute(text: &str) -> bool {
+pub(super) fn is_attribute(text: &str) -> bool {
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let name = text.starts_with(|first: char| first.is_ascii_alphabetic());
     let number = |arc: &str| !arc.is_empty() && arc.bytes().all(|byte| byte.is_ascii_digit());

@@ -8,6 +8,7 @@ mod measure;
 mod net;
 mod route;
 mod text;
+mod users;
 
 pub(super) use claims::{Claims, Members};
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
@@ -22,6 +23,7 @@ pub(super) use net::{
 };
 pub(super) use route::{auth_prefix, login_alias, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};
+pub(super) use users::{AttributeTable, password_hash, user_name};
 
 use figment::value::Value;
 use serde_json::{Value as Json, json};

@@ -3,6 +3,7 @@
 mod files;
 mod published;
 mod rules;
+mod users;
 mod whole;
 
 use std::fs;

@@ -86,6 +86,7 @@ fn the_example_shows_the_defaults() {
     let optional = [
         "client_ca_file",
         "bind_password",
+        "users_file",
         "name",
         "host",
         "secret_file",

@@ -142,8 +142,6 @@ fn every_unbuilt_key_is_refused_by_name() {
 fn every_unbuilt_value_is_refused_by_name() {
     let folder = Folder::new();
     for (old, new, word) in [
-        ("kind = \"ldap\"", "kind = \"file\"", "users in a file"),
-        ("kind = \"ldap\"", "kind = \"file\"", "users in a file"),
         ("\"ldaps://dc1.example.org\"", "\"ad://example.org\"", "ad://"),
         ("\"ldaps://dc1.example.org\"", "\"ldaps://a\", \"ldaps://b\"", "failover"),
         ("kind = \"embedded\"", "kind = \"redis\"", "Redis"),

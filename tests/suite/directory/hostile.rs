@@ -113,6 +113,8 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
     let authority = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]);
     config::Directory {
         kind: config::DirectoryKind::Ldap,
+        users: None,
+        password_checks: 4,
         attributes: Vec::new(),
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),

@@ -19,6 +19,7 @@ pub(crate) mod slapd;
 pub(crate) mod token;
 pub(crate) mod upstream;
 mod upstream_connection;
+pub(crate) mod users;
 pub(crate) mod verifier;
 pub(crate) mod websocket;
 pub(crate) mod world;

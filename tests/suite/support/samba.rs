@@ -64,6 +64,8 @@ impl Samba {
         };
         config::Directory {
             kind: DirectoryKind::ActiveDirectory,
+            users: None,
+            password_checks: 4,
             attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: self.address.to_string(),

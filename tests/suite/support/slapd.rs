@@ -98,6 +98,8 @@ impl Slapd {
     pub(crate) fn directory(&self, transport: LdapTransport) -> config::Directory {
         config::Directory {
             kind: DirectoryKind::Ldap,
+            users: None,
+            password_checks: 4,
             attributes: Vec::new(),
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),

@@ -1,0 +1,94 @@
+//! A directory that is a file: for places that have no server. Knows nobody but whom
+//! the file names.
+
+use aws_lc_rs::digest;
+
+use crate::config;
+use crate::config::{Lockout, User};
+use crate::directory::stamp::Stamp;
+use crate::directory::users_file::UsersFile;
+use crate::directory::{Account, Bar, DirectoryError, Person, VerifyError};
+use crate::identity::{Attributes, Credentials, Subject};
+use crate::metrics::Metrics;
+
+/// How the file is called in metrics.
+const LABEL: &str = "users_file";
+/// As much of a hash as nobody meets twice.
+const STAMP_BYTES: usize = 16;
+
+/// A directory of one users file.
+pub(super) struct FileDirectory {
+    users: UsersFile,
+    /// What claims ask for.
+    attributes: Vec<String>,
+}
+
+impl FileDirectory {
+    pub(super) fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+    ) -> Result<Self, DirectoryError> {
+        let users = config.users.clone();
+        let users = users.ok_or_else(|| DirectoryError::Configuration("no users file".into()))?;
+        let bounds = (config.password_checks, config.timeout);
+        // Once read it can always be asked.
+        metrics.directory_up(LABEL).set(1);
+        Ok(Self {
+            users: UsersFile::new(users, LABEL, bounds, metrics),
+            attributes: config.attributes.clone(),
+        })
+    }
+
+    pub(super) async fn verify(
+        &self,
+        credentials: &Credentials,
+        found: impl AsyncFnOnce(Account) -> bool,
+    ) -> Result<Person, VerifyError> {
+        let account = credentials.folded_name();
+        let candidate = self.users.find(credentials);
+        let unlocked = Account {
+            name: account.clone(),
+            general_lockout: Some(Lockout::NEVER),
+            own_lockout: None,
+        };
+        if candidate.is_known() && !found(unlocked).await {
+            return Err(VerifyError::Withheld);
+        }
+        let user = self.users.prove(candidate, credentials.password()).await?;
+        let subject = Subject::new(&user.name);
+        if user.is_disabled {
+            return Err(VerifyError::AccountUnavailable(Bar::Disabled));
+        }
+        let Some(role) = user.role.clone() else {
+            return Err(VerifyError::NoRole { account, subject });
+        };
+        let attributes = asked_for(&self.attributes, &user.attributes);
+        let stamp = Some(stamp(&user));
+        Ok(Person { subject, role, account, attributes, notice: None, stamp })
+    }
+
+    /// Looks after the file; never returns.
+    pub(super) async fn keep_up(&self) {
+        self.users.keep().await;
+    }
+}
+
+/// What tells a password from a later one: a hash of its hash, which says nothing.
+fn stamp(user: &User) -> String {
+    let phc = user.password.to_phc();
+    let digest = digest::digest(&digest::SHA256, phc.expose().as_bytes());
+    let text = digest.as_ref().iter().take(STAMP_BYTES).map(|byte| format!("{byte:02x}"));
+    let password = Some(format!("password_hash={}", text.collect::<String>()));
+    Stamp { password, entry: None }.text()
+}
+
+/// Of what the file says, that which claims ask for.
+fn asked_for(names: &[String], said: &Attributes) -> Attributes {
+    let mut kept = Attributes::default();
+    for name in names {
+        if let Err(cause) = kept.add(name, said.values(name).to_vec()) {
+            tracing::error!(attribute = name, %cause, "claims go without an attribute");
+        }
+    }
+    kept
+}
