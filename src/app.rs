@@ -23,7 +23,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
-use crate::gateway::{Services, Snapshot, WebSocketSlots};
+use crate::gateway::{Logins, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -376,6 +376,7 @@ async fn services(
         snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
         sessions,
         throttle,
+        logins: Logins::default(),
         audit,
         websockets: WebSocketSlots::new(metrics.websockets_open()),
         metrics: metrics.clone(),

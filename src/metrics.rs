@@ -95,7 +95,7 @@ metrics! {
     gauge connections_open "bindgate_connections_open" [listener];
     /// Open WebSockets.
     gauge websockets_open "bindgate_websockets_open" [];
-    /// Connections or WebSockets refused because a limit was reached.
+    /// Connections, WebSockets or logins refused because a limit was reached.
     counter limit_hits "bindgate_limit_hits_total" [limit];
     /// TLS handshakes.
     counter tls_handshakes "bindgate_tls_handshakes_total" [result, version, resumed];

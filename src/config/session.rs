@@ -97,6 +97,10 @@ pub struct LoginThrottle {
     pub device_reserve: u32,
     /// Such devices remembered.
     pub devices: u64,
+    /// The steps after its arrival at which a login may be refused.
+    pub refusal_after: Duration,
+    /// Logins under way at one time.
+    pub logins: usize,
     /// Accounts and addresses remembered, each; the same for each rule of a route.
     pub entries: usize,
 }
@@ -318,6 +322,7 @@ impl LoginThrottle {
             100_000,
             "How many such devices are remembered; 0 sets no device cookie.",
         );
+        let (refusal_after, logins) = read_schedule(r);
         let entries = r.or(
             "entries",
             Whole { min: 1, max: 100_000_000 },
@@ -333,9 +338,29 @@ impl LoginThrottle {
             lockout_margin,
             device_reserve: u32::try_from(device_reserve).unwrap_or(u32::MAX),
             devices: u64::try_from(devices).unwrap_or(u64::MAX),
+            refusal_after,
+            logins,
             entries,
         }
     }
+}
+
+fn read_schedule(r: &mut Reader<'_>) -> (Duration, usize) {
+    let refusal_after = r.or(
+        "refusal_after",
+        kind::duration(false),
+        Duration::from_millis(500),
+        "When a refused login is answered: so long after it arrived, or twice so long, and so on, \
+         whatever it took; more than a wrong password takes at the directory.",
+    );
+    let logins = r.or(
+        "logins",
+        Whole { min: 1, max: 1_000_000 },
+        1000,
+        "Logins under way at one time, with those whose answer waits; an eighth of them from one \
+         address.",
+    );
+    (refusal_after, logins)
 }
 
 fn read_lockout(r: &mut Reader<'_>) -> (Option<Lockout>, u32) {

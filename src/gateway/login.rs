@@ -21,6 +21,7 @@ use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::opening::{self, LoggedIn, Opening};
 use crate::gateway::page;
+use crate::gateway::schedule::Schedule;
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
@@ -80,7 +81,7 @@ impl Gateway {
         let form = posted.form.take().filter(|_| loaded.has_login_page());
         posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let form = posted.form.clone().map(|back| (posted.username.clone(), back));
-        match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
+        match self.on_schedule(loaded, exchange, posted, &inbound.parts.headers).await {
             Ok(logged_in) => {
                 let back = form.as_ref().map(|(_, back)| back.as_str());
                 Ok(welcome(loaded, exchange, &logged_in, back))
@@ -112,6 +113,21 @@ impl Gateway {
             }
             result => result,
         }
+    }
+
+    /// Logs in, or is refused at a time that tells nothing of the way there.
+    async fn on_schedule(
+        &self,
+        loaded: &Rc<Loaded>,
+        exchange: &mut Exchange,
+        posted: Posted,
+        headers: &HeaderMap,
+    ) -> Result<LoggedIn, Refusal> {
+        let (services, config) = (self.services(), &loaded.snapshot.config.throttle);
+        let place = services.logins.enter(exchange.client, config.logins);
+        let _place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
+        let schedule = Schedule::new(config.refusal_after);
+        schedule.keep(self.log_in(loaded, exchange, posted, headers).await).await
     }
 
     async fn log_in(

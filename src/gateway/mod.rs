@@ -21,6 +21,7 @@ mod plain;
 mod preflight;
 mod protection;
 mod proxied;
+mod schedule;
 mod session_limit;
 mod shape;
 mod unread;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use body::Body;
 pub use plain::PlainHttp;
+pub use schedule::Logins;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
 

@@ -223,3 +223,6 @@ fn not_tried(denied: Denied) -> (Refusal, &'static str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

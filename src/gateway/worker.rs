@@ -22,6 +22,7 @@ use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
+use crate::gateway::schedule::Logins;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
@@ -60,6 +61,8 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.
     pub throttle: LoginThrottle,
+    /// The logins under way.
+    pub logins: Logins,
     /// The audit log.
     pub audit: Audit,
     /// All metrics.

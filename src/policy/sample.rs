@@ -91,6 +91,8 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
             lockout_margin: 2,
             device_reserve: 2,
             devices: 1000,
+            refusal_after: Duration::from_millis(500),
+            logins: 100,
             entries: 1000,
         },
         store: Store::Memory,

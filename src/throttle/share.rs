@@ -91,6 +91,8 @@ mod tests {
             lockout_margin: 2,
             device_reserve: 2,
             devices: 10,
+            refusal_after: Duration::from_millis(500),
+            logins: 100,
             entries: 10,
         };
         Share::of(&config, lockout.map(|(threshold, window)| Lockout { threshold, window }))

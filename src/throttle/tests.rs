@@ -29,6 +29,8 @@ fn limits(entries: usize) -> config::LoginThrottle {
         lockout_margin: 2,
         device_reserve: 2,
         devices: 10,
+        refusal_after: Duration::from_millis(500),
+        logins: 100,
         entries,
     }
 }

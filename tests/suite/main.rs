@@ -20,6 +20,7 @@ mod directory_failure;
 mod directory_kinds;
 mod doctor;
 mod endpoints;
+mod even;
 mod headers;
 mod keys;
 mod layers;

@@ -95,6 +95,7 @@ fn the_example_shows_the_defaults() {
         "control_socket",
         "rotate_every",
         "sessions_per_user",
+        "directory_lockout",
     ];
     let all_lines = short.lines().map(|line| match uncommented(line) {
         // Its twin is set, or it is off by default.
