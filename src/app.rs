@@ -1,6 +1,8 @@
 //! The composition root: from a valid configuration to a running gateway, its
 //! reload and its end. Decides nothing about requests.
 
+mod assertion_keys;
+mod codes;
 mod keys;
 mod operator;
 mod workers;
@@ -15,6 +17,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use crate::access_code::{AccessCodes, CodeKeys, Ledger};
 use crate::admin::control::Control;
 use crate::admin::jwks::JwksListener;
 use crate::admin::telemetry::{Check, Readiness, Telemetry};
@@ -23,7 +26,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
-use crate::gateway::{Logins, Services, Snapshot, WebSocketSlots};
+use crate::gateway::{GuessGuards, Logins, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -134,6 +137,7 @@ impl App {
         control.spawn(Arc::clone(&services.sessions).run());
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
+        control.spawn(codes::tell(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),
@@ -210,6 +214,7 @@ impl App {
     }
 
     fn apply(&self, config: Config) -> Result<(), AppError> {
+        let _changing = self.services.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.services.snapshot.load_full();
         let fixed = old.config.needs_restart(&config);
         if !fixed.is_empty() {
@@ -217,10 +222,10 @@ impl App {
         }
         // All that can fail comes before all that takes effect.
         let listening = listening(&config)?;
-        let Services { sessions, metrics, clock, entropy, .. } = &*self.services;
+        let Services { sessions, metrics, clock, entropy, guesses, .. } = &*self.services;
         let ambient = Ambient { clock: clock.clone(), entropy: entropy.clone() };
-        let keys = assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
-        let snapshot = Arc::new(snapshot(config, keys, (clock, metrics), Some(&old.throttles))?);
+        let keys = open_assertion_keys(&config, sessions, Some(&old.assertion_keys), &ambient)?;
+        let snapshot = Arc::new(snapshot(config, keys, (guesses, metrics), Some(&old.throttles))?);
         self.reload_audit(&snapshot.config)?;
         let keys = self.services.sessions.version();
         let (services, new) = (Arc::clone(&self.services), Arc::clone(&snapshot));
@@ -251,6 +256,7 @@ impl App {
 
     /// What goes with a snapshot: its directory's connection and its certificate's end.
     fn follow(&self, snapshot: &Snapshot) {
+        assertion_keys::tell_held(&self.services);
         let keeper = snapshot.directory.clone().map(|directory| {
             let throttle = self.services.throttle.clone();
             let keep = async move {
@@ -371,9 +377,15 @@ async fn services(
             .map_err(failed("throttle"))?;
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
-    let keys = assertion_keys(&config, &sessions, None, ambient)?;
+    let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
+    let store = sessions.store();
+    let code_keys = CodeKeys::open(&store, entropy).await.map_err(failed("store"))?;
+    let (now, random) = (clock.clone(), entropy.clone());
+    let guesses = Ledger { store, keys: code_keys, clock: now, entropy: random };
     Ok(Services {
-        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (clock, metrics), None)?),
+        snapshot: ArcSwap::from_pointee(snapshot(config, keys, (&guesses, metrics), None)?),
+        guesses,
+        changing: Mutex::new(()),
         sessions,
         throttle,
         logins: Logins::default(),
@@ -413,7 +425,7 @@ async fn open_audit(
 }
 
 /// The keys of assertions; one of a kind that was not asked for before is made.
-fn assertion_keys(
+fn open_assertion_keys(
     config: &Config,
     sessions: &Sessions,
     before: Option<&AssertionKeys>,
@@ -429,7 +441,7 @@ fn assertion_keys(
 fn snapshot(
     config: Config,
     keys: AssertionKeys,
-    (clock, metrics): (&Clock, &Metrics),
+    (guesses, metrics): (&Ledger, &Metrics),
     throttles: Option<&RouteThrottles>,
 ) -> Result<Snapshot, AppError> {
     let keys = Arc::new(keys);
@@ -440,18 +452,23 @@ fn snapshot(
     };
     let directory = match &config.directory {
         Some(directory) => {
-            Some(Arc::new(Directory::new(directory, metrics).map_err(failed("directory"))?))
+            let directory = Directory::new(directory, metrics, &guesses.entropy);
+            Some(Arc::new(directory.map_err(failed("directory"))?))
         }
         None => None,
     };
     let entries = config.throttle.entries;
-    let throttles = RouteThrottles::new((&config.routes, entries), clock, metrics, throttles);
+    let routes = (config.routes.as_slice(), entries);
+    let throttles = RouteThrottles::new(routes, &guesses.clock, metrics, throttles);
+    let codes = config.access_codes.as_ref();
     Ok(Snapshot {
         routes: RouteTable::new(&config),
         issuers: config.upstreams.iter().map(issuer).collect(),
         assertion_keys: keys,
         directory,
         throttles,
+        guards: GuessGuards::new(&config.routes, guesses, metrics),
+        codes: codes.map(|codes| Arc::new(AccessCodes::new(codes, guesses, metrics))),
         config,
     })
 }

@@ -1,6 +1,7 @@
 //! bindgate: an authenticating reverse proxy for organisations that live on LDAP
 //! and Active Directory. `docs/architecture.md` is the map of these modules.
 
+pub mod access_code;
 pub mod admin;
 pub mod ambient;
 pub mod app;

@@ -1,6 +1,9 @@
 //! All metrics of the process, in one registry that is passed in. Label values
 //! come from closed sets and from configuration, never from a request.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
@@ -28,6 +31,7 @@ macro_rules! metrics {
         #[derive(Clone)]
         pub struct Metrics {
             registry: Registry,
+            directory_servers: Arc<Mutex<HashMap<String, usize>>>,
             $($field: metrics!(@vec $kind),)+
         }
 
@@ -48,7 +52,7 @@ macro_rules! metrics {
                 })+
                 let process = prometheus::process_collector::ProcessCollector::for_self();
                 registry.register(Box::new(process))?;
-                Ok(Self { registry, $($field,)+ })
+                Ok(Self { registry, directory_servers: Arc::default(), $($field,)+ })
             }
 
             $(
@@ -95,7 +99,7 @@ metrics! {
     gauge connections_open "bindgate_connections_open" [listener];
     /// Open WebSockets.
     gauge websockets_open "bindgate_websockets_open" [];
-    /// Connections, WebSockets or logins refused because a limit was reached.
+    /// Connections, WebSockets or logins refused, or logins made to wait, because a limit was reached.
     counter limit_hits "bindgate_limit_hits_total" [limit];
     /// TLS handshakes.
     counter tls_handshakes "bindgate_tls_handshakes_total" [result, version, resumed];
@@ -117,6 +121,8 @@ metrics! {
     histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
     /// 1 while a directory server answers.
     gauge directory_up "bindgate_directory_up" [server];
+    /// Open connections to a directory server: the shared one, and those that bind.
+    gauge directory_connections_open "bindgate_directory_connections_open" [server, purpose];
     /// Users files read again because they changed.
     counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
     /// Failures that an account may have before it must wait.
@@ -129,6 +135,18 @@ metrics! {
     gauge lockout_window "bindgate_directory_lockout_window_seconds" [];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
+    /// Access codes issued, redeemed, wrong, expired and revoked.
+    counter access_codes "bindgate_access_codes_total" [event];
+    /// Access codes that can be redeemed now.
+    gauge access_codes_alive "bindgate_access_codes_alive" [];
+    /// Wrong tries that a length of access codes takes in 24 hours.
+    gauge access_code_budget "bindgate_access_code_budget" [digits];
+    /// Wrong tries that are left of that.
+    gauge access_code_budget_left "bindgate_access_code_budget_left" [digits];
+    /// Wrong tries that the codes of a backend take in 24 hours.
+    gauge guess_budget "bindgate_guess_guard_budget" [guard];
+    /// Wrong tries that are left of that.
+    gauge guess_budget_left "bindgate_guess_guard_budget_left" [guard];
     /// Requests sent to an upstream.
     counter upstream_requests "bindgate_upstream_requests_total" [upstream, result];
     /// Seconds from sending a request to the upstream's response head.
@@ -162,6 +180,19 @@ fn register<C: Collector + Clone + 'static>(
 }
 
 impl Metrics {
+    /// A server's part of `directory_up`, as long as anybody holds one of its values: a
+    /// server that is no longer configured is neither up nor down.
+    #[must_use]
+    pub fn directory_server(&self, server: &str) -> DirectoryUp {
+        *self.held().entry(server.to_owned()).or_default() += 1;
+        let gauge = self.directory_up(server);
+        DirectoryUp { metrics: self.clone(), server: server.to_owned(), gauge }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.directory_servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The text exposition format 0.0.4.
     ///
     /// # Errors
@@ -170,6 +201,33 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// Whether one directory server answers.
+pub struct DirectoryUp {
+    metrics: Metrics,
+    server: String,
+    gauge: IntGauge,
+}
+
+impl DirectoryUp {
+    /// States it.
+    pub fn set(&self, up: bool) {
+        self.gauge.set(i64::from(up));
+    }
+}
+
+impl Drop for DirectoryUp {
+    fn drop(&mut self) {
+        let mut held = self.metrics.held();
+        if let Some(count) = held.get_mut(&self.server) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.server);
+                let _ = self.metrics.directory_up.remove_label_values(&[&self.server]);
+            }
+        }
     }
 }
 
@@ -188,6 +246,19 @@ mod tests {
         ));
         assert!(text.contains("bindgate_http_malformed_total 1"));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn a_directory_server_is_told_of_as_long_as_it_is_configured() {
+        let metrics = Metrics::new().unwrap();
+        let text = || String::from_utf8(metrics.encode().unwrap()).unwrap();
+        let line = "bindgate_directory_up{server=\"dc1:636\"} 1";
+        let (old, new) = (metrics.directory_server("dc1:636"), metrics.directory_server("dc1:636"));
+        new.set(true);
+        drop(old);
+        assert!(text().contains(line), "a reload keeps it");
+        drop(new);
+        assert!(!text().contains("dc1:636"), "{}", text());
     }
 
     #[test]

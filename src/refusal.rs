@@ -17,6 +17,8 @@ pub enum Refusal {
     AccountUnavailable,
     /// The password is right, but no configured role fits.
     NoRole,
+    /// The access code is wrong, spent or expired.
+    InvalidAccessCode,
     /// Too many tries.
     TooManyAttempts {
         /// When to try again.
@@ -136,6 +138,12 @@ impl Refusal {
                 "NoRole",
                 Level::INFO,
                 "This account has no role here; ask your administrator.",
+            ),
+            Self::InvalidAccessCode => row(
+                403,
+                "InvalidAccessCode",
+                Level::INFO,
+                "The access code is not right, or not good any more.",
             ),
             Self::TooManyAttempts { retry_after } => Facts {
                 retry_after_seconds: Some(retry_after.as_secs().max(1)),

@@ -126,8 +126,24 @@ pub struct KeyLine {
     pub algorithm: String,
     /// When it was made.
     pub created: String,
-    /// Since when it only verifies; `None` for the one that signs.
-    pub replaced: Option<String>,
+    /// What it does.
+    pub usage: KeyUse,
+}
+
+/// What a key does; times are RFC 3339.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyUse {
+    /// It signs.
+    Signs,
+    /// It only verifies, since then.
+    Verifies(String),
+    /// It is published, and signs from then on.
+    SignsFrom(String),
+    /// It is published, as what it signed may be under way.
+    Published,
+    /// Nothing asks for it.
+    Unused,
 }
 
 /// A command and where its answer goes. It is carried out to its end, whether

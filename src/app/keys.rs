@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::app::assertion_keys;
 use crate::audit::{Event, Record};
 use crate::gateway::Services;
 use crate::session::KeyEvent;
@@ -21,10 +23,23 @@ pub(super) async fn tend(services: Arc<Services>) {
         looks.tick().await;
         let mut events = Vec::new();
         let result = services.sessions.tend_keys(&mut events).await;
-        record(&services, events, "schedule").await;
+        record(&services, "session", events, "schedule").await;
+        let retiring = Arc::clone(&services);
+        let retired = spawn_blocking(move || assertion_keys::retire(&retiring)).await;
+        let retired = retired.unwrap_or_else(|_| {
+            tracing::error!("looking after the keys of assertions ended by a panic");
+            Ok(Vec::new())
+        });
+        let result = match retired {
+            Ok(events) => {
+                record(&services, "assertion", events, "schedule").await;
+                result
+            }
+            Err(error) => result.and(Err(error)),
+        };
         let failed = result.is_err();
         if let (Err(error), false) = (result, failing) {
-            tracing::error!(%error, "the session keys could not be looked after");
+            tracing::error!(%error, "the keys could not be looked after");
         }
         failing = failed;
     }
@@ -33,13 +48,14 @@ pub(super) async fn tend(services: Arc<Services>) {
 /// Writes a record of each change; says whether all are on disk.
 pub(super) async fn record(
     services: &Services,
+    purpose: &'static str,
     events: Vec<KeyEvent>,
     cause: &'static str,
 ) -> bool {
     let mut recorded = true;
     for KeyEvent { kid, change } in events {
         let mut entry = Record::new(Event::Keys, change.label());
-        entry.detail = Some(format!("session key {kid}: {cause}").into());
+        entry.detail = Some(format!("{purpose} key {kid}: {cause}").into());
         recorded &= services.audit.durable(entry).await.is_ok();
     }
     recorded

@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::admin::control::{Answer, Asked, Command, KeyLine, Purpose, SessionLine, Which};
+use crate::admin::control::{Answer, Asked, Command, KeyLine, KeyUse, Purpose, SessionLine, Which};
 use crate::admin::telemetry::Readiness;
-use crate::ambient::Timestamp;
-use crate::app::keys;
+use crate::app::{assertion_keys, keys};
 use crate::audit::{Event, Record};
+use crate::config::Publication;
 use crate::gateway::Services;
 use crate::identity::SessionId;
 use crate::session::{DroppedKeys, Reason};
 use crate::store::{SessionRecord, StoreError};
-use crate::token::{KeyError, KeyFacts};
+use crate::token::{AssertionKeyFacts, KeyError, KeyFacts, KeyStage};
 
 /// Why a command was not carried out, or not wholly; operators read it.
 #[derive(Debug, thiserror::Error)]
@@ -31,11 +31,10 @@ enum Trouble {
     Left(#[source] KeyError),
     #[error("it was done, but could not be recorded in the audit log")]
     Unrecorded,
-    #[error(
-        "keys of assertions do not change by command yet: put a new key file into token.keys_dir and \
-         send SIGHUP"
-    )]
+    #[error("no upstream.assertion is signed with a key pair of ours")]
     NoAssertionKeys,
+    #[error("the gateway failed; its log says why")]
+    Internal,
 }
 
 /// Carries commands out, each to its end, until nobody can give any.
@@ -80,9 +79,17 @@ async fn carry_out(
             }
             Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
         }
+        Command::KeysList { purpose: Purpose::Assertion } => {
+            let keys = services.snapshot.load().assertion_keys.facts(services.clock.now());
+            for key in &keys {
+                let _ = answers.send(Answer::Key(assertion_key_line(key))).await;
+            }
+            Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
+        }
         Command::KeysRotate { purpose: Purpose::Session, now } => rotate(services, now).await,
-        Command::KeysList { purpose: Purpose::Assertion }
-        | Command::KeysRotate { purpose: Purpose::Assertion, .. } => Err(Trouble::NoAssertionKeys),
+        Command::KeysRotate { purpose: Purpose::Assertion, now } => {
+            rotate_assertions(services, now).await
+        }
     }
 }
 
@@ -131,11 +138,27 @@ async fn rotate(services: &Arc<Services>, now: bool) -> Result<u64, Trouble> {
         DroppedKeys { events: sessions.rotate_keys().await?, left: None }
     };
     let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
-    let recorded = keys::record(services, events, "operator").await;
+    let recorded = keys::record(services, "session", events, "operator").await;
     if now {
         // Nobody holds a token of theirs any more; their streams end with them.
         revoke(services, &Which::All, Reason::KeysDropped).await?;
     }
+    if let Some(error) = left {
+        return Err(Trouble::Left(error));
+    }
+    if recorded { Ok(count) } else { Err(Trouble::Unrecorded) }
+}
+
+async fn rotate_assertions(services: &Arc<Services>, now: bool) -> Result<u64, Trouble> {
+    let rotating = Arc::clone(services);
+    // An RSA key takes its time.
+    let rotated = spawn_blocking(move || assertion_keys::rotate(&rotating, now)).await;
+    let DroppedKeys { events, left } = rotated.map_err(|_| Trouble::Internal)??;
+    if events.is_empty() {
+        return Err(Trouble::NoAssertionKeys);
+    }
+    let count = u64::try_from(events.len()).unwrap_or(u64::MAX);
+    let recorded = keys::record(services, "assertion", events, "operator").await;
     if let Some(error) = left {
         return Err(Trouble::Left(error));
     }
@@ -218,6 +241,24 @@ fn key_line(facts: &KeyFacts) -> KeyLine {
         kid: facts.kid.clone(),
         algorithm: facts.algorithm.to_owned(),
         created: facts.created.rfc3339(),
-        replaced: facts.replaced.map(Timestamp::rfc3339),
+        usage: facts.replaced.map_or(KeyUse::Signs, |since| KeyUse::Verifies(since.rfc3339())),
+    }
+}
+
+fn assertion_key_line(facts: &AssertionKeyFacts) -> KeyLine {
+    let circle = match facts.publication {
+        Publication::Public => "public",
+        Publication::Internal => "internal",
+    };
+    KeyLine {
+        kid: facts.kid.clone(),
+        algorithm: format!("{} {circle}", facts.algorithm),
+        created: facts.created.rfc3339(),
+        usage: match facts.stage {
+            KeyStage::Signs => KeyUse::Signs,
+            KeyStage::SignsFrom(from) => KeyUse::SignsFrom(from.rfc3339()),
+            KeyStage::Published => KeyUse::Published,
+            KeyStage::Unused => KeyUse::Unused,
+        },
     }
 }

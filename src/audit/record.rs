@@ -39,6 +39,8 @@ pub enum Event {
     Keys,
     /// A reload of the configuration.
     Reload,
+    /// An access code that was given out, tried or taken back.
+    AccessCode,
 }
 
 impl Event {
@@ -55,6 +57,7 @@ impl Event {
             Self::Revocation => "revocation",
             Self::Keys => "keys",
             Self::Reload => "reload",
+            Self::AccessCode => "access_code",
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Builder;
 use tokio::time::Instant;
 
 use crate::admin::control::{Answer, Command};
-use crate::ambient::Clock;
+use crate::ambient::{Clock, Entropy};
 use crate::cli::Doctor;
 use crate::cli::control::{ControlError, ask_at, printable};
 use crate::cli::serve::fail;
@@ -61,7 +61,8 @@ impl Ward {
         let role = if let Some(directory) = &config.directory {
             let user = args.user.as_deref();
             let mut tell = |step| self.tell(&step);
-            directory::examine(directory, user, (metrics, now), &mut tell).await
+            let ambient = (metrics, &Entropy::system(), now);
+            directory::examine(directory, user, ambient, &mut tell).await
         } else {
             let text = "left out: nobody can log in".to_owned();
             self.at_once("directory", "read", Finding::Suspect(text));

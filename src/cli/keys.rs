@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use crate::admin::control::{self, Answer, Command, KeyLine};
+use crate::admin::control::{self, Answer, Command, KeyLine, KeyUse};
 use crate::cli::control::{ControlError, ask, printable, table};
 use crate::cli::serve::fail;
 use crate::cli::{Keys, KeysCommand, Purpose};
@@ -24,6 +24,10 @@ pub(super) fn run(args: &Keys) -> ExitCode {
         KeysCommand::Rotate(args) => {
             let purpose = args.which.purpose.into();
             let command = Command::KeysRotate { purpose, now: args.now };
+            let rotated = match purpose {
+                control::Purpose::Session => sessions_rotated,
+                control::Purpose::Assertion => assertions_rotated,
+            };
             ask(&args.which.config, &command, |_| {}).map(|count| rotated(count, args.now))
         }
     };
@@ -42,7 +46,7 @@ fn print(done: Result<String, ControlError>) -> ExitCode {
 }
 
 /// `count` keys changed, the new one among them.
-fn rotated(count: u64, now: bool) -> String {
+fn sessions_rotated(count: u64, now: bool) -> String {
     if now {
         let dropped = count.saturating_sub(1);
         format!("a new key signs; {dropped} dropped, every token before it is dead\n")
@@ -51,11 +55,27 @@ fn rotated(count: u64, now: bool) -> String {
     }
 }
 
+/// `count` keys changed, one new one of each kind among them.
+fn assertions_rotated(count: u64, now: bool) -> String {
+    if now {
+        format!("{count} keys changed: new ones sign, those before them are dropped\n")
+    } else {
+        let keys = if count == 1 { "key is" } else { "keys are" };
+        format!(
+            "{count} new {keys} published, and will sign when upstream.assertion.publish_ahead \
+             has passed\n"
+        )
+    }
+}
+
 fn row(key: &KeyLine) -> [String; 4] {
-    let used = key.replaced.as_ref().map_or_else(
-        || "signs".to_owned(),
-        |since| format!("verifies only, since {}", printable(since)),
-    );
+    let used = match &key.usage {
+        KeyUse::Signs => "signs".to_owned(),
+        KeyUse::Verifies(since) => format!("verifies only, since {}", printable(since)),
+        KeyUse::SignsFrom(from) => format!("is published, signs from {}", printable(from)),
+        KeyUse::Published => "is published only".to_owned(),
+        KeyUse::Unused => "unused".to_owned(),
+    };
     [printable(&key.kid), printable(&key.algorithm), printable(&key.created), used]
 }
 

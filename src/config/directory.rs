@@ -21,7 +21,7 @@ pub struct Directory {
     pub users: Option<UsersFile>,
     /// How many passwords are compared with hashes of our own at a time.
     pub password_checks: usize,
-    /// The servers, in the order of `urls`; exactly one until failover is built.
+    /// The servers, in the order of `urls`: the first that answers is asked.
     pub servers: Vec<LdapServer>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
@@ -43,6 +43,10 @@ pub struct Directory {
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
+    /// Most user binds at one time at one server, and most connections kept for them.
+    pub bind_connections: usize,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
     /// The attributes that claims ask for, each once; no key of its own.
     pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
@@ -69,6 +73,12 @@ pub struct LdapServer {
     pub port: u16,
     /// How the connection is protected.
     pub transport: LdapTransport,
+}
+
+impl LdapServer {
+    fn is_in_clear(&self) -> bool {
+        self.transport == LdapTransport::Plaintext
+    }
 }
 
 /// How the connection to a directory is protected.
@@ -128,6 +138,8 @@ impl Directory {
             group_base_dn: String::new(),
             nested_groups: false,
             timeout,
+            bind_connections: 0,
+            idle_timeout: Duration::ZERO,
             attributes: Vec::new(),
             roles: roles?,
         })
@@ -162,14 +174,7 @@ impl Directory {
         let user_filter =
             r.optional("user_filter", kind::filter(), "A filter that users must match too.");
         let subject_attribute = read_subject_attribute(r, is_active);
-        let group_base_dn = r.optional(
-            "group_base_dn",
-            dn(),
-            "Below which entry groups are searched; required, but not for Active Directory.",
-        );
-        if !is_active && r.is_missing("group_base_dn") {
-            r.problem("group_base_dn", "nothing", dn().allowed.to_owned());
-        }
+        let group_base_dn = read_group_base(r, is_active);
         let nested_groups = r.or(
             "nested_groups",
             Boolean,
@@ -177,6 +182,7 @@ impl Directory {
             "Whether members of a group's groups count; in Active Directory they always do.",
         );
         let timeout = read_timeout(r);
+        let (bind_connections, idle_timeout) = read_connections(r);
         if r.is_describing() {
             read_users_file(r, &[]);
         } else {
@@ -203,6 +209,8 @@ impl Directory {
             group_base_dn,
             nested_groups,
             timeout,
+            bind_connections,
+            idle_timeout,
             attributes: Vec::new(),
             roles: roles?,
         })
@@ -219,7 +227,7 @@ const KIND: Choice<DirectoryKind> = Choice {
 };
 
 /// What only a server has.
-const SERVER_KEYS: [&str; 13] = [
+const SERVER_KEYS: [&str; 15] = [
     "urls",
     "start_tls",
     "allow_plaintext",
@@ -233,6 +241,8 @@ const SERVER_KEYS: [&str; 13] = [
     "subject_attribute",
     "group_base_dn",
     "nested_groups",
+    "bind_connections",
+    "idle_timeout",
 ];
 
 fn read_users_file(r: &mut Reader<'_>, roles: &[Role]) -> Option<UsersFile> {
@@ -271,6 +281,18 @@ fn read_subject_attribute(r: &mut Reader<'_>, is_active: bool) -> String {
     if is_active && !r.given("subject_attribute") { "objectGUID".to_owned() } else { named }
 }
 
+fn read_group_base(r: &mut Reader<'_>, is_active: bool) -> Option<String> {
+    let base = r.optional(
+        "group_base_dn",
+        kind::distinguished_name(),
+        "Below which entry groups are searched; required, but not for Active Directory.",
+    );
+    if !is_active && r.is_missing("group_base_dn") {
+        r.problem("group_base_dn", "nothing", kind::distinguished_name().allowed.to_owned());
+    }
+    base
+}
+
 /// Active Directory has its own login names, and counts groups itself.
 fn refuse_keys_of_other_directories(r: &mut Reader<'_>) {
     for (key, allowed) in [
@@ -295,7 +317,7 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
     let urls = r.required_here(
         "urls",
         List { of: kind::directory_url(), min: 1 },
-        "The directory server; several are not built yet. Not for a file.",
+        "The servers, in order: the first that answers is asked. Not for a file.",
     );
     let start_tls =
         r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
@@ -306,10 +328,6 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
         "Whether passwords may cross ldap:// without TLS; on loopback only.",
     );
     let urls = urls?;
-    if urls.len() > 1 {
-        r.refuse_unbuilt("urls", format!("{} URLs", urls.len()), "failover to further servers");
-        return None;
-    }
     let mut servers = Vec::new();
     for DirectoryUrl { tls, host, port } in urls {
         let transport = match (tls, start_tls) {
@@ -320,7 +338,9 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
             (true, false) => LdapTransport::Tls,
             (false, true) => LdapTransport::StartTls,
             (false, false) if allow_plaintext && is_loopback(&host) => {
-                r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
+                if !servers.iter().any(LdapServer::is_in_clear) {
+                    r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
+                }
                 LdapTransport::Plaintext
             }
             (false, false) => {
@@ -330,7 +350,13 @@ fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
                 return None;
             }
         };
-        servers.push(LdapServer { host, port, transport });
+        let server = LdapServer { host, port, transport };
+        if servers.contains(&server) {
+            let found = format!("{}:{} twice", server.host, server.port);
+            r.problem("urls", found, "each server once".to_owned());
+            return None;
+        }
+        servers.push(server);
     }
     Some(servers)
 }
@@ -352,6 +378,23 @@ fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'sta
         (false, _) => Some(None),
         (true, file) => pem::authorities(r, "ca_file", &file?).map(Some),
     }
+}
+
+fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
+    let bind_connections = r.or(
+        "bind_connections",
+        Whole { min: 1, max: 1000 },
+        32,
+        "The most passwords that one server checks for us at a time, each on a connection of \
+         its own; further logins wait.",
+    );
+    let idle_timeout = r.or(
+        "idle_timeout",
+        kind::duration(false),
+        Duration::from_secs(30),
+        "How long an unused connection is kept; stay below the server's own limit.",
+    );
+    (bind_connections, idle_timeout)
 }
 
 fn read_roles(r: &mut Reader<'_>, in_file: bool) -> Option<Vec<RoleMapping>> {

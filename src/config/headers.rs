@@ -15,6 +15,8 @@ pub struct Headers {
     pub user: HeaderName,
     /// Carries the role.
     pub role: HeaderName,
+    /// Carries the reference that an access code was given out with.
+    pub reference: HeaderName,
     /// A family of headers that is added too.
     pub preset: HeaderPreset,
     /// `Strict-Transport-Security`; `None` switches it off.
@@ -74,6 +76,13 @@ impl Headers {
             HeaderName::from_static("x-auth-role"),
             "The header that tells the upstream the caller's role.",
         );
+        let reference = r.or(
+            "reference",
+            kind::header_name(),
+            HeaderName::from_static("x-auth-reference"),
+            "The header that tells the upstream the reference that an access code was given out \
+             with.",
+        );
         let preset = r.or(
             "preset",
             Choice {
@@ -96,10 +105,10 @@ impl Headers {
             referrer_policy,
             permissions_policy,
         } = ResponseHeaders::read(r);
-        r.unbuilt("reference", "a header with the request's reference");
         let headers = Self {
             user,
             role,
+            reference,
             preset,
             hsts,
             content_type_options,
@@ -118,17 +127,24 @@ impl Headers {
     /// compares them.
     pub(super) fn managed(&self) -> Vec<String> {
         let preset = self.preset.names().into_iter().flat_map(|(user, role)| [user, role]);
-        let names = [self.user.as_str(), self.role.as_str()].into_iter().chain(preset);
+        let names = [&self.user, &self.role, &self.reference].map(HeaderName::as_str);
+        let names = names.into_iter().chain(preset);
         names.map(fold).collect()
     }
 
-    /// One name must not carry a subject and a role.
+    /// One name must not carry two of subject, role and reference.
     fn check_distinct(&self, r: &mut Reader<'_>) {
         if !r.is_clean() {
             return;
         }
         let (user, role) = (fold(self.user.as_str()), fold(self.role.as_str()));
         let preset = self.preset.names().map(|(user, role)| (fold(user), fold(role)));
+        let reference = fold(self.reference.as_str());
+        let taken = preset.iter().flat_map(|(user, role)| [user, role]).chain([&user, &role]);
+        if taken.into_iter().any(|name| *name == reference) {
+            let found = format!("{:?}, which says who is calling", self.reference.as_str());
+            r.problem("reference", found, "a name of its own".to_owned());
+        }
         if user == role {
             let found = format!("{:?}, like headers.user", self.role.as_str());
             r.problem("role", found, "another name than headers.user".to_owned());

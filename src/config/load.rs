@@ -9,10 +9,11 @@ use super::document::Document;
 use super::reader::{Findings, Presence, Reader};
 use super::route::Names;
 use super::{
-    Config, Cookie, Directory, Headers, LoginPage, LoginThrottle, Problem, Problems, Route, Server,
-    Store, Telemetry, Token, Upstream, crosscheck, kind,
+    AccessCodes, Config, Cookie, Directory, Headers, LoginPage, LoginThrottle, Problem, Problems,
+    Route, Server, Store, Telemetry, Token, Upstream, access_codes, crosscheck, guess_guard, kind,
 };
 use crate::ambient::{Clock, Timestamp};
+use crate::identity::ACCESS_CODE_ROLE;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -84,6 +85,11 @@ impl Config {
         let token = r.section("token", optional, "Tokens and sessions.", read_token);
         let cookie = r.section("cookie", optional, "Our cookies.", Cookie::read);
         let throttle = r.section("throttle", optional, "Failed logins.", LoginThrottle::read);
+        let roles: Vec<String> =
+            r.texts_within("directory", "role", "name").into_iter().flatten().collect();
+        let read_codes = |r: &mut Reader<'_>| AccessCodes::read(r, &roles);
+        let doc = "Codes told over the telephone.";
+        let access_codes = r.section("access_codes", optional, doc, read_codes);
         let doc = "How the upstream is told who is calling, and headers of answers.";
         let headers = r.section("headers", optional, doc, Headers::read);
         let login_page = r.section("login_page", optional, "The login page.", LoginPage::read);
@@ -92,8 +98,11 @@ impl Config {
         let issuer = r.text_within("server", "public_origin").unwrap_or_default();
         let upstreams = r.tables("upstream", doc, |r| Upstream::read(r, &managed, &issuer));
         let aliases = server.as_ref().map(|server| server.login_aliases.as_slice());
-        let routes = read_routes(r, aliases.unwrap_or_default());
-        r.unbuilt("access_codes", "access codes");
+        let roles = match access_codes {
+            Some(Some(_)) => [roles.as_slice(), &[ACCESS_CODE_ROLE.to_owned()]].concat(),
+            _ => roles,
+        };
+        let routes = read_routes(r, roles, aliases.unwrap_or_default());
         r.unbuilt("mfa", "second factors");
         if let (Some(server), Some(telemetry)) = (&server, &telemetry) {
             crosscheck::refuse_shared_listener(r, server, telemetry);
@@ -106,6 +115,7 @@ impl Config {
             token: token?,
             cookie: cookie?,
             throttle: throttle?,
+            access_codes: access_codes?,
             store: store?,
             headers: headers?,
             login_page: login_page?,
@@ -113,6 +123,7 @@ impl Config {
             routes: routes.into_iter().collect::<Option<_>>()?,
         };
         crosscheck::settle_assertions(r, &mut config);
+        access_codes::check_against_others(r, &config);
         crosscheck::note_oddities(r, &config);
         Some(config)
     }
@@ -120,8 +131,7 @@ impl Config {
 
 /// Reads the routes and checks them against what stands elsewhere in the file,
 /// also when that has problems of its own.
-fn read_routes(r: &mut Reader<'_>, aliases: &[String]) -> Vec<Option<Route>> {
-    let roles = r.texts_within("directory", "role", "name").into_iter().flatten().collect();
+fn read_routes(r: &mut Reader<'_>, roles: Vec<String>, aliases: &[String]) -> Vec<Option<Route>> {
     let names = Names { roles, upstreams: r.texts("upstream", "name") };
     let doc = "Who may use what; what no route matches is not forwarded.";
     let routes = r.tables("route", doc, |r| Route::read(r, &names));
@@ -130,6 +140,7 @@ fn read_routes(r: &mut Reader<'_>, aliases: &[String]) -> Vec<Option<Route>> {
     let origin = r.text_within("server", "public_origin");
     let home = origin.and_then(|text| kind::origin_host(&text)).unwrap_or_default();
     let prefix = r.text_within("server", "auth_prefix").unwrap_or_else(|| "/auth".to_owned());
+    guess_guard::check_shared(r, &routes);
     crosscheck::refuse_doubled_routes(r, &routes, &home);
     crosscheck::refuse_shadowed_routes(r, &routes, &home, (&prefix, aliases));
     routes

@@ -2,12 +2,15 @@
 //! environment becomes typed sections. A section that exists is valid. Loading
 //! changes nothing else in the process and opens no port, store or network.
 
+mod access_codes;
 mod assertion;
 mod cookie;
 mod crosscheck;
 mod declaration;
 mod directory;
 mod document;
+mod guess_budget;
+mod guess_guard;
 mod headers;
 mod kind;
 mod limits;
@@ -32,10 +35,13 @@ mod throttle_rule;
 mod upstream;
 mod users;
 
+pub use access_codes::AccessCodes;
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
 pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
+pub use guess_budget::{DIGITS_MAX, GUESS_WINDOW, GuessBudget, SuccessBound};
+pub use guess_guard::{FailureTest, GuessGuard};
 pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
@@ -70,6 +76,8 @@ pub struct Config {
     pub cookie: Cookie,
     /// `[throttle]`: login attempts.
     pub throttle: LoginThrottle,
+    /// `[access_codes]`; `None` when they are off.
+    pub access_codes: Option<AccessCodes>,
     /// `[store]`: what outlives the process.
     pub store: Store,
     /// `[headers]`: how the upstream is told who is calling, and response headers.

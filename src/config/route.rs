@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::kind::{self, Boolean, Choice, List};
 use super::reader::Reader;
-use super::{ThrottleRule, ThrottleScope};
-use crate::identity::Role;
+use super::{GuessGuard, ThrottleRule, ThrottleScope};
+use crate::identity::{ACCESS_CODE_ROLE, Role};
 
 /// One `[[route]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Route {
     pub response_timeout: Option<Duration>,
     /// Whether its requests leave a session as idle as it was.
     pub passive: bool,
+    /// How many wrong guesses of the backend's own codes it takes.
+    pub guess_guard: Option<GuessGuard>,
 }
 
 /// Who may use a route.
@@ -89,7 +91,6 @@ impl Route {
             "From the request's last byte to the response's head; as the upstream's \
              response_timeout says if there is none.",
         );
-        r.unbuilt("guess_guard", "the guard against guessed codes");
         let passive = r.or(
             "passive",
             Boolean,
@@ -101,8 +102,15 @@ impl Route {
         if wrong("host", host.is_some()) || wrong("methods", methods.is_some()) {
             return None;
         }
+        let label = name.clone().or_else(|| path.clone()).unwrap_or_default();
+        let doc = "How many wrong guesses of the backend's own codes it takes.";
+        let guess_guard = r.switch("guess_guard", doc, |r| GuessGuard::read(r, &label));
         let path = path?;
-        let label = name.unwrap_or_else(|| path.clone());
+        let guess_guard = match guess_guard {
+            // What was to be guarded is not served without.
+            Some(None) => return None,
+            guard => guard.flatten(),
+        };
         Some(Self {
             label,
             host,
@@ -114,6 +122,7 @@ impl Route {
             body_bytes,
             response_timeout,
             passive,
+            guess_guard,
         })
     }
 }
@@ -170,6 +179,7 @@ fn read_access(r: &mut Reader<'_>, known: &[String]) -> Option<Access> {
     };
     for role in roles.iter().filter(|role| !known.contains(role)) {
         let allowed = match known {
+            _ if role == ACCESS_CODE_ROLE => "access_codes.enabled = true for it".to_owned(),
             [] => "a role of [[directory.role]], of which there is none".to_owned(),
             known => known.join(", "),
         };

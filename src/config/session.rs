@@ -10,7 +10,8 @@ use super::reader::Reader;
 use crate::identity::ClaimTemplates;
 
 /// The claims that only the gateway sets.
-pub const FIXED_CLAIMS: [&str; 7] = ["sub", "role", "context", "iat", "exp", "sid", "jti"];
+pub const FIXED_CLAIMS: [&str; 8] =
+    ["sub", "role", "context", "iat", "exp", "sid", "jti", "reference"];
 
 /// The `typ` of every session token, and of nothing else (RFC 8725 section 3.11).
 pub const SESSION_TYP: &str = "bindgate-session+jwt";

@@ -1,27 +1,24 @@
-//! One connection to one server: TCP, TLS by our own rules, the guard, and the
-//! LDAP library behind it. Knows no accounts and no roles.
+//! One connection to one server: the guard, and the LDAP library behind it. Knows no
+//! accounts and no roles.
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use ldap3::controls::RawControl;
 use ldap3::{Ldap, LdapConnAsync, LdapConnSettings, LdapError, Scope, SearchOptions, StdStream};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio_rustls::TlsConnector;
 
-use crate::config::{LdapServer, LdapTransport};
 use crate::directory::bind::{self, BindAnswer};
 use crate::directory::entry::Entry;
 use crate::directory::filter::Filter;
 use crate::directory::guard;
+use crate::directory::meter::Counted;
 use crate::directory::{DirectoryError, Operation};
 use crate::secret::Secret;
 
@@ -30,79 +27,6 @@ const DOMAIN_SCOPE: &str = "1.2.840.113556.1.4.1339";
 const CODE_SUCCESS: u32 = 0;
 const CODE_SIZE_LIMIT_EXCEEDED: u32 = 4;
 const CODE_NO_SUCH_OBJECT: u32 = 32;
-
-/// Where a server is and how to talk to it.
-pub(super) struct Endpoint {
-    pub(super) server: LdapServer,
-    /// Whether searches are kept to the server's own domain.
-    within_domain: bool,
-    pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
-}
-
-impl Endpoint {
-    /// Reads authorities, opens nothing.
-    pub(super) fn new(
-        server: &LdapServer,
-        authorities: Option<&[CertificateDer<'static>]>,
-        within_domain: bool,
-    ) -> Result<Self, DirectoryError> {
-        let tls = match server.transport {
-            LdapTransport::Plaintext => None,
-            LdapTransport::Tls | LdapTransport::StartTls => {
-                let name = ServerName::try_from(server.host.clone()).map_err(|_| {
-                    DirectoryError::Configuration("the server's name is no host name".to_owned())
-                })?;
-                Some((TlsConnector::from(Arc::new(tls_config(authorities)?)), name))
-            }
-        };
-        Ok(Self { server: server.clone(), within_domain, tls })
-    }
-
-    /// `host:port`, as metrics and logs name the server.
-    pub(super) fn name(&self) -> String {
-        format!("{}:{}", self.server.host, self.server.port)
-    }
-
-    /// Connects, up to where LDAP can be spoken; has no deadline of its own.
-    pub(super) async fn connect(&self) -> Result<Connection, DirectoryError> {
-        let address = (self.server.host.as_str(), self.server.port);
-        let mut stream = TcpStream::connect(address).await.map_err(DirectoryError::Connect)?;
-        // Without this every new TLS connection waits 44 ms for a delayed acknowledgement.
-        stream.set_nodelay(true).map_err(DirectoryError::Connect)?;
-        if self.server.transport == LdapTransport::StartTls {
-            guard::start_tls(&mut stream).await?;
-        }
-        let mut connection = match &self.tls {
-            None => Connection::over(stream, self.name()).await?,
-            Some((connector, name)) => {
-                let stream = connector.connect(name.clone(), stream).await;
-                Connection::over(stream.map_err(DirectoryError::Tls)?, self.name()).await?
-            }
-        };
-        connection.within_domain = self.within_domain;
-        Ok(connection)
-    }
-}
-
-fn tls_config(
-    authorities: Option<&[CertificateDer<'static>]>,
-) -> Result<ClientConfig, DirectoryError> {
-    let authorities = match authorities {
-        Some(authorities) => authorities.to_vec(),
-        None => rustls_native_certs::load_native_certs().certs,
-    };
-    let mut roots = RootCertStore::empty();
-    let (added, _) = roots.add_parsable_certificates(authorities);
-    if added == 0 {
-        let text = "there is no usable certificate authority for the directory";
-        return Err(DirectoryError::Configuration(text.to_owned()));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| DirectoryError::Configuration(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
-}
 
 /// A search.
 pub(super) struct Search<'s> {
@@ -129,12 +53,21 @@ pub(super) struct Connection {
     library: Ldap,
     tasks: [AbortHandle; 2],
     suspect: AtomicBool,
+    /// Whether searches are kept to the server's own domain.
     within_domain: bool,
+    /// Closed when the connection has ended.
+    alive: watch::Receiver<()>,
+    /// Counts it as open as long as it lives.
+    counted: Option<Counted>,
 }
 
 impl Connection {
-    /// Speaks LDAP over a stream to a server that is secured as it should be.
-    pub(super) async fn over<S>(server: S, name: String) -> Result<Self, DirectoryError>
+    /// Speaks LDAP over a stream that is ready for it.
+    pub(super) async fn over<S>(
+        server: S,
+        name: String,
+        within_domain: bool,
+    ) -> Result<Self, DirectoryError>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
@@ -144,7 +77,9 @@ impl Connection {
         // The URL only says that the stream is a Unix one.
         let opened = LdapConnAsync::with_settings(settings, "ldapi://x").await;
         let (driver, library) = opened.map_err(|_| DirectoryError::Lost)?;
+        let (living, alive) = watch::channel(());
         let guard = tokio::spawn(async move {
+            let _living = living;
             if let Err(ended) = guard::relay(server, guard_end).await {
                 tracing::warn!(server = name, cause = %ended, "directory connection ended");
             }
@@ -152,7 +87,20 @@ impl Connection {
         // A panic in the driver ends this task alone, and with it the connection.
         let driver = tokio::spawn(driver.drive());
         let tasks = [guard.abort_handle(), driver.abort_handle()];
-        Ok(Self { library, tasks, suspect: AtomicBool::new(false), within_domain: false })
+        let suspect = AtomicBool::new(false);
+        Ok(Self { library, tasks, suspect, within_domain, alive, counted: None })
+    }
+
+    /// Counts as open from now on until it is dropped.
+    pub(super) fn counted(mut self, counted: Counted) -> Self {
+        self.counted = Some(counted);
+        self
+    }
+
+    /// Resolves when the connection has ended; holds nothing of it.
+    pub(super) fn ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut alive = self.alive.clone();
+        async move { while alive.changed().await.is_ok() {} }
     }
 
     /// False once it ended or an operation on it was left without a proper end.
@@ -177,7 +125,8 @@ impl Connection {
 
     /// Searches; references are left out and never followed.
     pub(super) async fn search(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
-        let (code, found) = self.watched(self.read_entries(search)).await?;
+        // Boxed, because it is large and wrapped several times.
+        let (code, found) = self.watched(Box::pin(self.read_entries(search))).await?;
         match code {
             CODE_SUCCESS => Ok(found),
             CODE_SIZE_LIMIT_EXCEEDED => Ok(Found { more: true, ..found }),

@@ -56,6 +56,10 @@ pub enum DirectoryError {
     /// No TLS, or not with the server that was meant.
     #[error("TLS failed: {0}")]
     Tls(#[source] io::Error),
+    /// Every server is known to be down, and somebody else is just finding out whether
+    /// that is still so.
+    #[error("no server answers")]
+    AllDown,
     /// The connection ended, was ended by us because of what came over it, or broke the library.
     #[error("the connection was lost")]
     Lost,
@@ -84,7 +88,29 @@ pub enum DirectoryError {
     HiddenGroups,
 }
 
+/// The server is too busy, or unavailable; it says so of itself, not of what was asked.
+const CODES_OF_THE_SERVER: [u32; 2] = [51, 52];
+
 impl DirectoryError {
+    /// Whether the server failed, so that another one may do better; not when it
+    /// answered, however little we like the answer.
+    pub(super) fn is_of_the_server(&self) -> bool {
+        match self {
+            Self::Timeout
+            | Self::BindUnanswered
+            | Self::Connect(_)
+            | Self::StartTls(_)
+            | Self::Tls(_)
+            | Self::Lost
+            | Self::ServiceBind { .. }
+            | Self::Protocol(_) => true,
+            Self::Refused { code, .. } => CODES_OF_THE_SERVER.contains(code),
+            Self::Configuration(_) | Self::AllDown | Self::TooManyGroups | Self::HiddenGroups => {
+                false
+            }
+        }
+    }
+
     /// The label of metrics and audit records.
     #[must_use]
     pub const fn label(&self) -> &'static str {
@@ -95,6 +121,7 @@ impl DirectoryError {
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",
             Self::Tls(_) => "tls",
+            Self::AllDown => "all_down",
             Self::Lost => "lost",
             Self::ServiceBind { .. } => "service_bind",
             Self::Refused { .. } => "refused",

@@ -9,10 +9,11 @@ use ldap3::Scope;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout};
 
-use crate::ambient::Timestamp;
+use crate::ambient::{Entropy, Timestamp};
 use crate::config;
 use crate::directory::chain;
-use crate::directory::connection::{Connection, Endpoint, Search};
+use crate::directory::connection::{Connection, Search};
+use crate::directory::endpoint::{Endpoint, tls_connector};
 use crate::directory::entry::Entry;
 use crate::directory::expect::{self, Suspicion};
 use crate::directory::filter::{Attribute, Filter};
@@ -89,7 +90,7 @@ impl Examination<'_> {
 pub async fn examine(
     config: &config::Directory,
     user: Option<&str>,
-    (metrics, now): (&Metrics, Timestamp),
+    (metrics, entropy, now): (&Metrics, &Entropy, Timestamp),
     report: &mut dyn FnMut(Step),
 ) -> Option<Role> {
     let (began, timeout) = (Instant::now(), config.timeout);
@@ -105,7 +106,7 @@ pub async fn examine(
     let connection = first?;
     expect::content(&mut examination, config, &connection).await;
     drop(connection);
-    person(&mut examination, config, user?, metrics).await
+    person(&mut examination, config, user?, (metrics, entropy)).await
 }
 
 /// The whole way where there is no server: the file was read with the configuration.
@@ -142,7 +143,9 @@ async fn reach(
     let is_active = config.kind == config::DirectoryKind::ActiveDirectory;
     let name = format!("{}:{}", server.host, server.port);
     let place = name.as_str();
-    let endpoint = match Endpoint::new(server, config.authorities.as_deref(), is_active) {
+    let prepared = tls_connector(config.authorities.as_deref())
+        .and_then(|connector| Endpoint::new(server, &connector, is_active));
+    let endpoint = match prepared {
         Ok(endpoint) => endpoint,
         Err(error) => {
             examination.note(place, "prepare", Finding::Failed(error.to_string()));
@@ -152,7 +155,8 @@ async fn reach(
     let addresses = examination.step((place, "resolve"), resolve(server)).await?;
     let stream = examination.step((place, "connect"), connect(&addresses)).await?;
     let now = examination.now;
-    let connection = examination.step((place, "secure"), secure(&endpoint, stream, now)).await?;
+    let securing = Box::pin(secure(&endpoint, stream, now));
+    let connection = examination.step((place, "secure"), securing).await?;
     examination.step((place, "service bind"), bind(&connection, config)).await?;
     examination.step((place, "root entry"), root(&connection, is_active)).await;
     Some(connection)
@@ -194,7 +198,7 @@ async fn secure(
         })?;
     }
     let Some((connector, name)) = &endpoint.tls else {
-        let connection = Connection::over(stream, endpoint.name()).await.map_err(lost)?;
+        let connection = endpoint.speak(stream).await.map_err(lost)?;
         let text = "plain text: passwords are readable on the way".to_owned();
         return Ok((connection, Finding::Suspect(text)));
     };
@@ -204,7 +208,7 @@ async fn secure(
         .map_err(|error| Finding::Failed(chain::trouble(&error)))?;
     let (_, session) = stream.get_ref();
     let shown = chain::describe(session.peer_certificates().unwrap_or_default(), now);
-    let connection = Connection::over(stream, endpoint.name()).await.map_err(lost)?;
+    let connection = endpoint.speak(stream).await.map_err(lost)?;
     Ok((connection, shown))
 }
 
@@ -269,9 +273,9 @@ async fn person(
     examination: &mut Examination<'_>,
     config: &config::Directory,
     user: &str,
-    metrics: &Metrics,
+    (metrics, entropy): (&Metrics, &Entropy),
 ) -> Option<Role> {
-    let directory = LdapDirectory::new(config, metrics).ok()?;
+    let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
     let place = "user";
     let entry = examination.step((place, "search"), find(&directory, user)).await?;
     let account = entry.dn.clone();

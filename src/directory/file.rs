@@ -9,7 +9,7 @@ use crate::directory::stamp::Stamp;
 use crate::directory::users_file::UsersFile;
 use crate::directory::{Account, Bar, DirectoryError, Person, VerifyError};
 use crate::identity::{Attributes, Credentials, Subject};
-use crate::metrics::Metrics;
+use crate::metrics::{DirectoryUp, Metrics};
 
 /// How the file is called in metrics.
 const LABEL: &str = "users_file";
@@ -21,6 +21,7 @@ pub(super) struct FileDirectory {
     users: UsersFile,
     /// What claims ask for.
     attributes: Vec<String>,
+    _up: DirectoryUp,
 }
 
 impl FileDirectory {
@@ -32,8 +33,10 @@ impl FileDirectory {
         let users = users.ok_or_else(|| DirectoryError::Configuration("no users file".into()))?;
         let bounds = (config.password_checks, config.timeout);
         // Once read it can always be asked.
-        metrics.directory_up(LABEL).set(1);
+        let up = metrics.directory_server(LABEL);
+        up.set(true);
         Ok(Self {
+            _up: up,
             users: UsersFile::new(users, LABEL, bounds, metrics),
             attributes: config.attributes.clone(),
         })

@@ -5,30 +5,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ldap3::Scope;
-use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use crate::ambient::Entropy;
 use crate::config::{self, Lockout};
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
-use crate::directory::connection::{Endpoint, Search};
+use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
-use crate::directory::group::{GroupWalk, NO_ATTRIBUTES, Roles};
+use crate::directory::group::{GroupWalk, Roles};
 use crate::directory::lockout::Lockouts;
-use crate::directory::meter::Meter;
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::{self, DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials};
-use crate::metrics::{IntGauge, Metrics};
+use crate::metrics::Metrics;
 
-/// Time between two looks at a server that answers.
-const PROBE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between two looks at one that does not; also the least time between any two.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Enough to see that a name is not unique.
 const USERS_MAX: usize = 2;
 
@@ -40,25 +35,21 @@ pub(super) struct LdapDirectory {
     subject_attribute: Attribute,
     /// What claims ask for.
     attributes: Vec<Attribute>,
-    object_class: Attribute,
     walk: GroupWalk,
     roles: Roles,
     active_directory: Option<ActiveDirectory>,
     lockouts: Lockouts,
     timeout: Duration,
     pool: Pool,
-    up: AtomicBool,
-    up_gauge: IntGauge,
-    look_again: Notify,
 }
 
 impl LdapDirectory {
     pub(super) fn new(
         config: &config::Directory,
         metrics: &Metrics,
+        entropy: &Entropy,
     ) -> Result<Self, DirectoryError> {
         let problem = |text: &str| DirectoryError::Configuration(text.to_owned());
-        let server = config.servers.first().ok_or_else(|| problem("there is no server"))?;
         let attribute = |name: &str| {
             Attribute::parse(name).ok_or_else(|| problem("an attribute name is malformed"))
         };
@@ -72,9 +63,6 @@ impl LdapDirectory {
         let walk = GroupWalk::new(config.group_base_dn.clone(), config.nested_groups);
         let is_active = config.kind == config::DirectoryKind::ActiveDirectory;
         let active_directory = is_active.then(|| ActiveDirectory::new(&config.roles)).flatten();
-        let endpoint = Endpoint::new(server, config.authorities.as_deref(), is_active)?;
-        let meter = Meter::new(metrics.clone(), endpoint.name());
-        let up_gauge = meter.up();
         Ok(Self {
             base: config.base_dn.clone(),
             user_attribute: attribute(&config.user_attribute)?,
@@ -85,16 +73,12 @@ impl LdapDirectory {
                 .iter()
                 .map(|name| attribute(name))
                 .collect::<Result<_, _>>()?,
-            object_class: attribute("objectClass")?,
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
             active_directory,
             lockouts: Lockouts::new(&config.base_dn, attribute("objectClass")?, is_active),
             timeout: config.timeout,
-            pool: Pool::new(config, endpoint, meter),
-            up: AtomicBool::new(false),
-            up_gauge,
-            look_again: Notify::new(),
+            pool: Pool::new(config, metrics, entropy)?,
         })
     }
 
@@ -104,19 +88,13 @@ impl LdapDirectory {
         found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
         let binding = AtomicBool::new(false);
-        let result = timeout(self.timeout, self.verify_at_leisure(credentials, found, &binding))
-            .await
-            .unwrap_or(Err(VerifyError::Unavailable(if binding.into_inner() {
+        timeout(self.timeout, self.verify_at_leisure(credentials, found, &binding)).await.unwrap_or(
+            Err(VerifyError::Unavailable(if binding.into_inner() {
                 DirectoryError::BindUnanswered
             } else {
                 DirectoryError::Timeout
-            })));
-        match &result {
-            // One login alone does not say that the server is down.
-            Err(VerifyError::Unavailable(_)) => self.look_again.notify_one(),
-            _ => self.set_up(true),
-        }
-        result
+            })),
+        )
     }
 
     pub(super) async fn lockout(&self) -> Option<Lockout> {
@@ -124,22 +102,11 @@ impl LdapDirectory {
     }
 
     pub(super) fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        self.pool.is_up()
     }
 
     pub(super) async fn keep_up(&self) {
-        loop {
-            let up = self.probe().await;
-            self.set_up(up);
-            self.pool.close_idle();
-            sleep(RETRY_INTERVAL).await;
-            if up {
-                tokio::select! {
-                    () = sleep(PROBE_INTERVAL) => {}
-                    () = self.look_again.notified() => {}
-                }
-            }
-        }
+        self.pool.keep_up().await;
     }
 
     async fn verify_at_leisure(
@@ -263,36 +230,6 @@ impl LdapDirectory {
             }
         }
         kept
-    }
-
-    /// Whether the server answers the service account. The root entry may be hidden:
-    /// that it is refused is an answer too.
-    async fn probe(&self) -> bool {
-        let search = Search {
-            operation: Operation::Probe,
-            base: "",
-            scope: Scope::Base,
-            filter: &Filter::Present(self.object_class.clone()),
-            attributes: NO_ATTRIBUTES,
-            entries_max: 1,
-        };
-        let result = timeout(self.timeout, self.pool.search(search)).await;
-        match result.unwrap_or(Err(DirectoryError::Timeout)) {
-            Ok(_) | Err(DirectoryError::Refused { .. }) => true,
-            Err(error) => {
-                if self.is_up() {
-                    tracing::warn!(%error, "the directory does not answer");
-                }
-                false
-            }
-        }
-    }
-
-    fn set_up(&self, up: bool) {
-        if self.up.swap(up, Ordering::Relaxed) != up && up {
-            tracing::info!("the directory answers");
-        }
-        self.up_gauge.set(i64::from(up));
     }
 }
 

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use crate::directory::DirectoryError;
-use crate::metrics::{IntGauge, Metrics};
+use crate::metrics::{DirectoryUp, IntGauge, Metrics};
 
 /// What is asked of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,52 @@ impl Meter {
         result
     }
 
-    pub(super) fn up(&self) -> IntGauge {
-        self.metrics.directory_up(&self.server)
+    /// The server's own name.
+    pub(super) fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// A connection of this purpose that is open until the value is dropped.
+    pub(super) fn opened(&self, purpose: Purpose) -> Counted {
+        let open = self.metrics.directory_connections_open(&self.server, purpose.label());
+        open.inc();
+        Counted(open)
+    }
+
+    /// Somebody has to wait until another's bind has ended.
+    pub(super) fn bind_waits(&self) {
+        self.metrics.limit_hits("directory_bind_connections").inc();
+    }
+
+    pub(super) fn up(&self) -> DirectoryUp {
+        self.metrics.directory_server(&self.server)
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// The searches of the service account.
+    Service,
+    /// Binds of users, and what is done in their name.
+    Bind,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Bind => "bind",
+        }
+    }
+}
+
+/// One open connection in the metrics.
+pub(super) struct Counted(IntGauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -9,10 +9,12 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod breaker;
 mod chain;
 mod connection;
 mod diagnostic;
 mod dn;
+mod endpoint;
 mod entry;
 mod error;
 mod examine;
@@ -26,6 +28,7 @@ mod lockout;
 mod meter;
 mod outcome;
 mod pool;
+mod server;
 mod stamp;
 mod users_file;
 
@@ -33,6 +36,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::ambient::Entropy;
 use crate::config::{self, DirectoryKind, Lockout};
 use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
@@ -91,10 +95,14 @@ impl Directory {
     /// # Errors
     /// When the configuration cannot work: a group that is no DN, a malformed filter
     /// or attribute, no usable certificate authority.
-    pub fn new(config: &config::Directory, metrics: &Metrics) -> Result<Self, DirectoryError> {
+    pub fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+        entropy: &Entropy,
+    ) -> Result<Self, DirectoryError> {
         Ok(Self(match config.kind {
             DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
-                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics)?))
+                Kind::Ldap(Box::new(LdapDirectory::new(config, metrics, entropy)?))
             }
             DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
         }))
@@ -125,7 +133,7 @@ impl Directory {
         }
     }
 
-    /// Whether the directory answered when it was last asked; false until it was.
+    /// Whether any server answered when it was last asked; false until one was.
     #[must_use]
     pub fn is_up(&self) -> bool {
         match &self.0 {
@@ -146,8 +154,8 @@ impl Directory {
         }
     }
 
-    /// Asks the directory regularly whether it answers, connects again when it was
-    /// lost, and closes unused connections; never returns, ends when dropped.
+    /// Asks every server regularly whether it answers, connects again before that is
+    /// needed, and closes unused connections; never returns, ends when dropped.
     pub async fn keep_up(&self) {
         match &self.0 {
             Kind::Ldap(ldap) => ldap.keep_up().await,

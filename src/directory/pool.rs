@@ -1,164 +1,146 @@
-//! The connections to one server: one that all searches share, bound as the
-//! service account, and some that do nothing but bind users. A user never binds on
-//! the first, and nothing is ever searched on the others.
+//! All servers of a directory, in order: who is asked, and who is asked instead when
+//! that one fails. A search is asked of a second one; a password is never tried twice.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
-use tokio::time::Instant;
+use tokio::task::JoinSet;
 
+use crate::ambient::Entropy;
 use crate::config;
+use crate::directory::DirectoryError;
 use crate::directory::bind::BindAnswer;
-use crate::directory::connection::{Connection, Endpoint, Found, Search};
-use crate::directory::meter::Meter;
-use crate::directory::outcome::Outcome;
-use crate::directory::{DirectoryError, Operation};
+use crate::directory::breaker::Trial;
+use crate::directory::connection::{Found, Search};
+use crate::directory::endpoint::{Endpoint, tls_connector};
+use crate::directory::server::{Seat, Server, Terms};
+use crate::metrics::Metrics;
 use crate::secret::Secret;
 
-/// Most user binds at one time, and most connections kept for them.
-const BIND_CONNECTIONS_MAX: usize = 32;
-/// How long an unused bind connection is kept: less than servers and firewalls usually do.
-const IDLE_MAX: Duration = Duration::from_secs(30);
-/// How long the service account is left alone after it was refused, lest we lock it.
-const REFUSED_PAUSE: Duration = Duration::from_secs(10);
-
-/// The connections to one server.
+/// The servers.
 pub(super) struct Pool {
-    endpoint: Endpoint,
-    bind_dn: String,
-    bind_password: Secret<String>,
-    meter: Meter,
-    service: AsyncMutex<Service>,
-    bind_slots: Semaphore,
-    idle: Mutex<Vec<Idle>>,
+    servers: Vec<Arc<Server>>,
 }
 
-enum Service {
-    None,
-    Bound(Arc<Connection>),
-    Refused { code: u32, at: Instant },
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
+/// A server to ask.
+struct Choice<'s> {
+    place: usize,
+    server: &'s Arc<Server>,
+    _alone: Option<Trial<'s>>,
 }
 
 impl Pool {
-    pub(super) fn new(config: &config::Directory, endpoint: Endpoint, meter: Meter) -> Self {
-        Self {
-            endpoint,
-            bind_dn: config.bind_dn.clone(),
-            bind_password: config.bind_password.clone(),
-            meter,
-            service: AsyncMutex::new(Service::None),
-            bind_slots: Semaphore::new(BIND_CONNECTIONS_MAX),
-            idle: Mutex::new(Vec::new()),
+    /// Opens no connection.
+    ///
+    /// # Errors
+    /// When there is no server, one has no proper name, or no authority is usable.
+    pub(super) fn new(
+        config: &config::Directory,
+        metrics: &Metrics,
+        entropy: &Entropy,
+    ) -> Result<Self, DirectoryError> {
+        let problem = |text: &str| DirectoryError::Configuration(text.to_owned());
+        if config.servers.is_empty() {
+            return Err(problem("there is no server"));
         }
+        let terms = Terms::new(config, config.servers.len() > 1, (metrics, entropy));
+        let terms = Arc::new(terms.ok_or_else(|| problem("an attribute name is malformed"))?);
+        let connector = tls_connector(config.authorities.as_deref())?;
+        let within_domain = config.kind == config::DirectoryKind::ActiveDirectory;
+        let server = |server: &config::LdapServer| {
+            let endpoint = Endpoint::new(server, &connector, within_domain)?;
+            Ok(Arc::new(Server::new(endpoint, &terms)))
+        };
+        Ok(Self { servers: config.servers.iter().map(server).collect::<Result<_, _>>()? })
     }
 
-    /// Searches as the service account; once more on a new connection when the
-    /// old one turns out to be lost.
+    /// Whether any server answered when it was last asked; false until one was.
+    pub(super) fn is_up(&self) -> bool {
+        self.servers.iter().any(|server| server.is_up())
+    }
+
+    /// Keeps every server's shared connection open, looks how they are, and closes what
+    /// nobody uses; never returns.
+    pub(super) async fn keep_up(&self) {
+        let mut keepers = JoinSet::new();
+        for server in &self.servers {
+            keepers.spawn(Arc::clone(server).keep_up());
+        }
+        while keepers.join_next().await.is_some() {}
+        std::future::pending::<()>().await;
+    }
+
+    /// Searches as the service account; once more when the server failed at it: on
+    /// another, or on a new connection when only the old one was lost.
     pub(super) async fn search(&self, search: Search<'_>) -> Result<Found, DirectoryError> {
-        match self.search_once(&search).await {
-            Err(DirectoryError::Lost) => self.search_once(&search).await,
+        let mut passed = Vec::new();
+        let error = match self.search_once(&search, &mut passed).await {
+            Err(error) if error.is_of_the_server() => error,
+            other => return other,
+        };
+        let elsewhere = self.unpassed(&passed).any(|(_, server)| server.is_closed());
+        if !elsewhere && matches!(error, DirectoryError::Lost) {
+            passed.pop();
+        }
+        match Box::pin(self.search_once(&search, &mut passed)).await {
+            Err(DirectoryError::AllDown) => Err(error),
             other => other,
         }
     }
 
-    async fn search_once(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
-        let connection = self.service().await?;
-        self.meter.observe(search.operation, connection.search(search)).await
-    }
-
     /// Asks whether `password` is that of `dn`. Exactly one bind is sent: a second
-    /// one would count twice against the account.
+    /// one would count twice against the account. Only before it is sent may another
+    /// server be taken instead.
     pub(super) async fn bind(
         &self,
         dn: &str,
         password: &Secret<String>,
     ) -> Result<BindAnswer, DirectoryError> {
-        let _slot = self.bind_slots.acquire().await.map_err(|_| DirectoryError::Lost)?;
-        let connection = match self.take_idle() {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let bind = connection.bind(dn, password);
-        let answer = self.meter.observe(Operation::UserBind, bind).await?;
-        if answer.plain && connection.is_usable() {
-            self.idle().push(Idle { connection, since: Instant::now() });
-        }
-        Ok(answer)
+        let (choice, seat) = self.seat().await?;
+        choice.server.bind(seat, dn, password).await
     }
 
-    /// Closes bind connections that nobody used for a while.
-    pub(super) fn close_idle(&self) {
-        self.idle().retain(Idle::is_fresh);
-    }
-
-    fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self.idle();
-        idle.retain(Idle::is_fresh);
-        idle.pop().map(|idle| idle.connection)
-    }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn connect(&self) -> Result<Connection, DirectoryError> {
-        // Boxed, because a TLS handshake is large and logins seldom need one.
-        let connecting = Box::pin(self.endpoint.connect());
-        self.meter.observe(Operation::Connect, connecting).await
-    }
-
-    /// The shared connection, made anew when there is none that is sound.
-    async fn service(&self) -> Result<Arc<Connection>, DirectoryError> {
-        let mut service = self.service.lock().await;
-        match &*service {
-            Service::Bound(connection) if connection.is_usable() => {
-                return Ok(Arc::clone(connection));
-            }
-            Service::Refused { code, at } if at.elapsed() < REFUSED_PAUSE => {
-                return Err(DirectoryError::ServiceBind { code: *code });
-            }
-            _ => *service = Service::None,
-        }
-        let connection = self.connect().await?;
-        match self.meter.observe(Operation::ServiceBind, self.bind_service(&connection)).await {
-            Ok(()) => {
-                let connection = Arc::new(connection);
-                *service = Service::Bound(Arc::clone(&connection));
-                Ok(connection)
-            }
-            Err(error) => {
-                if let DirectoryError::ServiceBind { code } = error {
-                    *service = Service::Refused { code, at: Instant::now() };
-                }
-                Err(error)
+    async fn search_once(
+        &self,
+        search: &Search<'_>,
+        passed: &mut Vec<usize>,
+    ) -> Result<Found, DirectoryError> {
+        let mut failure = DirectoryError::AllDown;
+        while let Some(choice) = self.choose(passed) {
+            passed.push(choice.place);
+            match choice.server.service().await {
+                Ok(connection) => return choice.server.search(&connection, search).await,
+                Err(error) => failure = error,
             }
         }
+        Err(failure)
     }
 
-    async fn bind_service(&self, connection: &Connection) -> Result<(), DirectoryError> {
-        match connection.bind(&self.bind_dn, &self.bind_password).await {
-            Ok(BindAnswer { outcome: Outcome::Accepted(notice), .. }) => {
-                if let Some(notice) = notice {
-                    tracing::warn!(notice = notice.detail(), "the service account's password");
-                }
-                Ok(())
+    /// A connection for one bind.
+    async fn seat(&self) -> Result<(Choice<'_>, Seat), DirectoryError> {
+        let mut failure = DirectoryError::AllDown;
+        let mut passed = Vec::new();
+        while let Some(choice) = self.choose(&passed) {
+            passed.push(choice.place);
+            match choice.server.seat().await {
+                Ok(seat) => return Ok((choice, seat)),
+                Err(error) => failure = error,
             }
-            Ok(BindAnswer { code, .. }) | Err(DirectoryError::Refused { code, .. }) => {
-                Err(DirectoryError::ServiceBind { code })
-            }
-            Err(error) => Err(error),
         }
+        Err(failure)
     }
-}
 
-impl Idle {
-    fn is_fresh(&self) -> bool {
-        self.since.elapsed() < IDLE_MAX && self.connection.is_usable()
+    /// The first server that is not known to be down. When all are, one login at a time
+    /// finds out whether that is still so, as waiting would help nobody.
+    fn choose(&self, passed: &[usize]) -> Option<Choice<'_>> {
+        if let Some((place, server)) = self.unpassed(passed).find(|(_, it)| it.is_closed()) {
+            return Some(Choice { place, server, _alone: None });
+        }
+        self.unpassed(passed).find_map(|(place, server)| {
+            Some(Choice { place, server, _alone: Some(server.try_alone()?) })
+        })
+    }
+
+    fn unpassed(&self, passed: &[usize]) -> impl Iterator<Item = (usize, &Arc<Server>)> {
+        self.servers.iter().enumerate().filter(|(place, _)| !passed.contains(place))
     }
 }

@@ -14,6 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use crate::gateway::guess::Guess;
 use crate::gateway::lifetime::SessionWatch;
 use crate::gateway::observe::Finish;
 use crate::server::BoxError;
@@ -169,6 +170,7 @@ pub(super) type Received = UpstreamBody<ClientBody>;
 pub struct Streamed {
     incoming: Received,
     watch: Option<SessionWatch>,
+    guess: Option<Box<Guess>>,
     _finish: Finish,
 }
 
@@ -183,10 +185,16 @@ impl Body {
         Self::Own(Some(bytes.into()))
     }
 
-    /// The upstream's; `watch` is `None` on public routes without a session.
+    /// The upstream's; `watch` is `None` on public routes without a session, `guess`
+    /// where the body says nothing of a code.
     #[must_use]
-    pub const fn streamed(incoming: Received, watch: Option<SessionWatch>, finish: Finish) -> Self {
-        Self::Upstream(Streamed { incoming, watch, _finish: finish })
+    pub const fn streamed(
+        incoming: Received,
+        watch: Option<SessionWatch>,
+        guess: Option<Box<Guess>>,
+        finish: Finish,
+    ) -> Self {
+        Self::Upstream(Streamed { incoming, watch, guess, _finish: finish })
     }
 }
 
@@ -194,6 +202,23 @@ impl Body {
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the session ended")]
 struct SessionEnded;
+
+impl Streamed {
+    /// Shows a guess what passes; unread, unfinished or broken off it stays counted.
+    fn watch_guess(&mut self, frame: Option<&Result<Frame<Bytes>, BoxError>>) {
+        let Some(guess) = &mut self.guess else { return };
+        match frame {
+            Some(Ok(frame)) => frame.data_ref().into_iter().for_each(|data| guess.see(data)),
+            Some(Err(_)) => return self.guess = None,
+            None => {}
+        }
+        // Whoever knows the length need not ask for the end.
+        if frame.is_none() || self.incoming.is_end_stream() {
+            guess.end();
+            self.guess = None;
+        }
+    }
+}
 
 impl HttpBody for Body {
     type Data = Bytes;
@@ -212,7 +237,10 @@ impl HttpBody for Body {
                     return Poll::Ready(Some(Err(SessionEnded.into())));
                 }
                 match Pin::new(&mut streamed.incoming).poll_frame(cx) {
-                    Poll::Ready(frame) => Poll::Ready(frame),
+                    Poll::Ready(frame) => {
+                        streamed.watch_guess(frame.as_ref());
+                        Poll::Ready(frame)
+                    }
                     Poll::Pending => match &mut streamed.watch {
                         Some(watch) => {
                             ready!(watch.poll_ended(cx));

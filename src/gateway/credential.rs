@@ -25,6 +25,8 @@ pub(crate) struct KnownPair {
     pub user: HeaderValue,
     /// The role as a header value.
     pub role: HeaderValue,
+    /// The reference of an access code as a header value.
+    pub reference: Option<HeaderValue>,
     /// What was signed for its session.
     pub assertions: LocalAssertions,
 }
@@ -156,6 +158,7 @@ impl Credentials {
         let known = Rc::new(KnownPair {
             user: header_value(pair.subject().as_str())?,
             role: header_value(pair.role().as_str())?,
+            reference: pair.reference().map(|it| header_value(it.as_str())).transpose()?,
             assertions: LocalAssertions::default(),
             pair,
         });

@@ -36,6 +36,7 @@ const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 pub(crate) struct IdentityHeaders {
     users: Vec<HeaderName>,
     roles: Vec<HeaderName>,
+    reference: HeaderName,
 }
 
 impl IdentityHeaders {
@@ -47,12 +48,12 @@ impl IdentityHeaders {
             users.push(HeaderName::from_static(user));
             roles.push(HeaderName::from_static(role));
         }
-        Self { users, roles }
+        Self { users, roles, reference: headers.reference.clone() }
     }
 
     /// All names that only the gateway may set.
     pub(crate) fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.users.iter().chain(&self.roles)
+        self.users.iter().chain(&self.roles).chain([&self.reference])
     }
 
     /// States the identity; replaces whatever stands there.
@@ -62,6 +63,9 @@ impl IdentityHeaders {
         }
         for name in &self.roles {
             headers.insert(name.clone(), named.known.role.clone());
+        }
+        if let Some(reference) = &named.known.reference {
+            headers.insert(self.reference.clone(), reference.clone());
         }
     }
 

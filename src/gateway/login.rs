@@ -19,6 +19,7 @@ use crate::gateway::body::{Body, BodyFault};
 use crate::gateway::device;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
+use crate::gateway::logins::level;
 use crate::gateway::opening::{self, LoggedIn, Opening};
 use crate::gateway::page;
 use crate::gateway::schedule::Schedule;
@@ -26,7 +27,7 @@ use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
-use crate::policy::Found;
+use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{Origin, Reason};
@@ -126,8 +127,8 @@ impl Gateway {
         let (services, config) = (self.services(), &loaded.snapshot.config.throttle);
         let place = services.logins.enter(exchange.client, config.logins);
         let _place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
-        let schedule = Schedule::new(config.refusal_after);
-        schedule.keep(self.log_in(loaded, exchange, posted, headers).await).await
+        let (schedule, began) = (Schedule::every(config.refusal_after), Instant::now());
+        level(schedule, began, self.log_in(loaded, exchange, posted, headers).await).await
     }
 
     async fn log_in(
@@ -314,14 +315,18 @@ fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
         let target = path.parse::<PathAndQuery>().ok().and_then(|path| Target::parse(&path).ok());
         target.is_none_or(|target| {
             let found = loaded.snapshot.routes.find(host.name(), "GET", &target);
-            matches!(found, Found::Own(_) | Found::OwnMethod { .. })
+            match found {
+                // A page like any other.
+                Found::Own(OwnEndpoint::AccessCodes) => false,
+                found => matches!(found, Found::Own(_) | Found::OwnMethod { .. }),
+            }
         })
     };
     let path = given.and_then(return_path::parse).filter(|path| !leads_to_us(path));
     path.unwrap_or_else(|| "/".to_owned())
 }
 
-fn user_agent(headers: &HeaderMap) -> Option<String> {
+pub(super) fn user_agent(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(http::header::USER_AGENT)?.to_str().ok()?;
     Some(text.chars().take(USER_AGENT_BYTES_MAX).collect())
 }

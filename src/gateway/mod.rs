@@ -5,6 +5,8 @@
 mod answer;
 mod assertion;
 mod body;
+mod code_page;
+mod codes;
 mod credential;
 mod device;
 mod endpoints;
@@ -12,8 +14,10 @@ mod exchange;
 mod exposure;
 mod forward;
 mod gate;
+mod guess;
 mod lifetime;
 mod login;
+mod logins;
 mod observe;
 mod opening;
 pub mod page;
@@ -21,6 +25,7 @@ mod plain;
 mod preflight;
 mod protection;
 mod proxied;
+mod redeeming;
 mod schedule;
 mod session_limit;
 mod shape;
@@ -30,8 +35,9 @@ mod websocket;
 mod worker;
 
 pub use body::Body;
+pub use guess::GuessGuards;
+pub use logins::Logins;
 pub use plain::PlainHttp;
-pub use schedule::Logins;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
 
@@ -148,6 +154,9 @@ impl Gateway {
             OwnEndpoint::Refresh => self.refresh(loaded, exchange, inbound).await,
             OwnEndpoint::Verify => self.verify(loaded, exchange, inbound).await,
             OwnEndpoint::Jwks => Ok(self.jwks(loaded)),
+            OwnEndpoint::AccessCodes => self.access_codes(loaded, exchange, inbound).await,
+            OwnEndpoint::RedeemCode => self.redeem_code(loaded, exchange, inbound).await,
+            OwnEndpoint::RevokeCode => self.revoke_code(loaded, exchange, inbound).await,
         }
     }
 

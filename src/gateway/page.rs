@@ -13,13 +13,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// A page could not be written.
 pub type PageError = askama::Error;
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of all pages.
+pub(super) const STYLE: &str = include_str!("page.css");
 
 /// The hash is that of `page.css`; a test says what it must be. `form-action`
 /// holds redirects after the post to this origin too, which is where they lead.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; \
-     style-src 'sha256-v8dgK7advE0FnEVG4cGSHItTo+Hk77oke5nFCQMRrF4='; \
+     style-src 'sha256-8R+mWKgHUmd/havmh/x9HIahM3q5V2fmODE+kOmEEvI='; \
      form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
 );
 

@@ -17,6 +17,7 @@ use crate::gateway::endpoints::owner;
 use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::forward::{Origin, UpstreamRequest};
 use crate::gateway::gate::{self, Caller, Named, Permit};
+use crate::gateway::guess::Guess;
 use crate::gateway::lifetime::SessionWatch;
 use crate::gateway::observe::{Decision, Finish};
 use crate::gateway::shape;
@@ -89,6 +90,10 @@ impl Gateway {
             (Some(assertions), Some(named)) => Some(self.assertion(assertions, named).await?),
             _ => None,
         };
+        let guess = self.reserve_guess(loaded, exchange, route).await?;
+        if let Some(guess) = &guess {
+            guess.ask_plainly(&mut inbound.parts.headers);
+        }
         let decision = if exchange.identity.is_some() { Decision::Allow } else { Decision::Public };
 
         let body_bytes = shape::body_bytes(config, route);
@@ -98,12 +103,21 @@ impl Gateway {
         exchange.forwarding = slot;
         exchange.decision = decision;
         let patience = shape::response_timeout(config, route);
-        let response = self.send((upstream, patience), exchange, request, &fault).await?;
+        let response = match self.send((upstream, patience), exchange, request, &fault).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                if let Some(guess) = guess {
+                    guess.unanswered();
+                }
+                return Err(refusal);
+            }
+        };
+        let guess = guess.and_then(|it| it.judge(response.status(), response.headers()));
         let tunnel = handshake.map(|handshake| (handshake, inbound.peer));
         let answer = if settings.hide_errors && response.status().is_server_error() {
             shape::hidden_error(exchange, &response)
         } else {
-            self.answer(loaded, exchange, route.is_public(), (response, tunnel))?
+            self.answer(loaded, exchange, (route.is_public(), guess), (response, tunnel))?
         };
         loaded
             .overhead
@@ -213,6 +227,7 @@ impl Gateway {
         match error {
             RenewError::Ended => Refusal::SessionRevoked,
             RenewError::Expired => Refusal::TokenExpired,
+            RenewError::NotRenewable => Refusal::Forbidden,
             RenewError::StoreUnavailable => Refusal::StoreUnavailable,
             RenewError::Failed => Refusal::Internal,
             RenewError::Stolen => {
@@ -289,7 +304,7 @@ impl Gateway {
         &self,
         loaded: &Loaded,
         exchange: &Exchange,
-        is_public: bool,
+        (is_public, guess): (bool, Option<Guess>),
         (response, tunnel): (Response<Received>, Option<(Handshake, Rc<Peer>)>),
     ) -> Result<Response<Body>, Refusal> {
         let (mut parts, body) = response.into_parts();
@@ -322,7 +337,7 @@ impl Gateway {
             parts.extensions.insert(revocable);
         }
         let finish = Finish::new(Rc::clone(&exchange.meter), exchange.began);
-        Ok(Response::from_parts(parts, Body::streamed(body, watch, finish)))
+        Ok(Response::from_parts(parts, Body::streamed(body, watch, guess.map(Box::new), finish)))
     }
 }
 

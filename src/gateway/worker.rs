@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use http::HeaderValue;
 use http::request::Parts;
 use tokio::runtime::Handle;
 
+use crate::access_code::{AccessCodes, Ledger};
 use crate::ambient::{Clock, Entropy, EntropyFailed};
 use crate::audit::{Audit, WorkerQueue};
 use crate::config::{Config, Delivery};
@@ -20,9 +21,10 @@ use crate::gateway::assertion::Assertions;
 use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
+use crate::gateway::guess::GuessGuards;
+use crate::gateway::logins::Logins;
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
-use crate::gateway::schedule::Logins;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
@@ -51,18 +53,26 @@ pub struct Snapshot {
     pub directory: Option<Arc<Directory>>,
     /// What its routes may still take.
     pub throttles: RouteThrottles,
+    /// How many guesses of their own codes backends take.
+    pub guards: GuessGuards,
+    /// Its access codes, if there are any.
+    pub codes: Option<Arc<AccessCodes>>,
 }
 
 /// What all workers share.
 pub struct Services {
     /// The current snapshot.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Held by whoever puts another in its place, or changes the keys of assertions.
+    pub changing: Mutex<()>,
     /// Sessions, tokens, revocations.
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.
     pub throttle: LoginThrottle,
     /// The logins under way.
     pub logins: Logins,
+    /// Where guesses of codes are counted.
+    pub guesses: Ledger,
     /// The audit log.
     pub audit: Audit,
     /// All metrics.

@@ -10,6 +10,6 @@ mod template;
 
 pub use attributes::{ATTRIBUTES_MAX, AttributeTooLarge, Attributes};
 pub use credentials::{Credentials, ImpossibleCredentials, fold_name};
-pub use names::{Role, SessionId, Subject};
+pub use names::{ACCESS_CODE_ROLE, Reference, Role, SessionId, Subject};
 pub use password_hash::{HashingError, PasswordHash, PasswordHashError};
 pub use template::{ClaimTemplates, Facts, TemplateError};

@@ -17,6 +17,9 @@ pub struct Subject(Arc<str>);
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Role(Arc<str>);
 
+/// The role that redeemed access codes act in; no directory gives it.
+pub const ACCESS_CODE_ROLE: &str = "access_code";
+
 macro_rules! name {
     ($type:ident) => {
         impl $type {
@@ -49,6 +52,41 @@ macro_rules! name {
 
 name!(Subject);
 name!(Role);
+
+impl Role {
+    /// Whether it is that of redeemed access codes.
+    #[must_use]
+    pub fn is_of_access_code(&self) -> bool {
+        self.as_str() == ACCESS_CODE_ROLE
+    }
+}
+
+/// What an access code was given out with, for the upstream that it opens: text that
+/// nobody here reads, of bounded length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference(Arc<str>);
+
+impl Reference {
+    /// The longest one, in bytes.
+    pub const BYTES_MAX: usize = 128;
+
+    /// From text of printable ASCII without outer spaces, as it stands in a header;
+    /// `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+        let good = (1..=Self::BYTES_MAX).contains(&text.len())
+            && text.trim() == text
+            && text.bytes().all(fits);
+        good.then(|| Self(Arc::from(text)))
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 /// One login, from login to logout: the claim `sid`. 128 random bits; it names a
 /// session in records and proves nothing.
@@ -98,8 +136,18 @@ impl fmt::Debug for SessionId {
 
 #[cfg(test)]
 mod tests {
-    use super::SessionId;
+    use super::{Reference, SessionId};
     use crate::ambient::Entropy;
+
+    #[test]
+    fn a_reference_is_a_bounded_line_of_printable_ascii() {
+        for text in ["a", "case 17/4", &"x".repeat(128)] {
+            assert_eq!(Reference::parse(text).unwrap().as_str(), text);
+        }
+        for text in ["", " a", "a ", "a\nb", "a\u{7f}", "ä", &"x".repeat(129)] {
+            assert_eq!(Reference::parse(text), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn a_session_id_reads_back_as_itself() {

@@ -22,6 +22,12 @@ pub enum OwnEndpoint {
     Verify,
     /// `/.well-known/jwks.json`.
     Jwks,
+    /// `/auth/access-codes`: the page, and where codes are given out.
+    AccessCodes,
+    /// `/auth/access-codes/redeem`.
+    RedeemCode,
+    /// `/auth/access-codes/revoke`.
+    RevokeCode,
 }
 
 impl OwnEndpoint {
@@ -30,7 +36,12 @@ impl OwnEndpoint {
     #[must_use]
     pub const fn allow(self) -> &'static str {
         match self {
-            Self::Login | Self::LoginAlias | Self::Refresh => "POST",
+            Self::Login
+            | Self::LoginAlias
+            | Self::Refresh
+            | Self::RedeemCode
+            | Self::RevokeCode => "POST",
+            Self::AccessCodes => "GET, HEAD, POST",
             Self::Logout => "GET, POST",
             Self::LoginPage | Self::Session | Self::Verify | Self::Jwks => "GET, HEAD",
         }
@@ -53,6 +64,7 @@ pub fn login_paths(server: &Server) -> Vec<String> {
 /// The paths that are ours on a host; `None` is never forwarded and not built.
 pub(super) fn paths(config: &Config) -> Vec<(String, Option<OwnEndpoint>)> {
     let has_page = !matches!(config.token.delivery, Delivery::Bearer);
+    let code = |endpoint| config.access_codes.as_ref().map(|_| endpoint);
     let below_prefix = [
         ("/", has_page.then_some(OwnEndpoint::LoginPage)),
         ("/login", Some(OwnEndpoint::Login)),
@@ -61,9 +73,9 @@ pub(super) fn paths(config: &Config) -> Vec<(String, Option<OwnEndpoint>)> {
         ("/refresh", Some(OwnEndpoint::Refresh)),
         ("/verify", Some(OwnEndpoint::Verify)),
         ("/password", None),
-        ("/access-codes", None),
-        ("/access-codes/redeem", None),
-        ("/access-codes/revoke", None),
+        ("/access-codes", code(OwnEndpoint::AccessCodes)),
+        ("/access-codes/redeem", code(OwnEndpoint::RedeemCode)),
+        ("/access-codes/revoke", code(OwnEndpoint::RevokeCode)),
         ("/mfa/**", None),
     ];
     let prefix = config.server.auth_prefix.trim_end_matches('/');

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use crate::config::Access;
 use crate::identity::Role;
 
-/// The role that redeemed access codes act in; no directory gives it.
-const ACCESS_CODE_ROLE: &str = "access_code";
-
 /// One row of the route table.
 #[derive(Clone, Debug)]
 pub struct Route {
@@ -54,7 +51,7 @@ impl Route {
         match &self.access {
             Access::Public => true,
             Access::Authenticated => {
-                role.as_str() != ACCESS_CODE_ROLE && self.directory_roles.contains(role)
+                !role.is_of_access_code() && self.directory_roles.contains(role)
             }
             Access::Roles(roles) => roles.contains(role),
         }

@@ -31,7 +31,7 @@ use crate::token::{KeyRing, KeySource, KeysDir};
 pub use end::Reason;
 pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
-pub use open::{OpenError, Opened, Origin, Person};
+pub use open::{Guest, OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
 pub use revoked::Revoked;
 pub use start::{KeysMade, ReloadError, StartError};

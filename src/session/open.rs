@@ -1,9 +1,10 @@
 //! A login becomes a session: a new id, a new cookie, the first token.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::ambient::{EntropyFailed, Timestamp};
-use crate::identity::{Attributes, Facts, Role, SessionId, Subject};
+use crate::identity::{ACCESS_CODE_ROLE, Attributes, Facts, Reference, Role, SessionId, Subject};
 use crate::secret::Secret;
 use crate::session::Sessions;
 use crate::store::{Issued, SessionRecord, StoreError, USER_AGENT_BYTES_MAX};
@@ -22,6 +23,24 @@ pub struct Person {
     pub attributes: Attributes,
     /// What the directory tells the account and its password by.
     pub stamp: Option<String>,
+}
+
+/// Somebody who redeemed an access code: nobody whom a directory knows.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Who it is to the upstream: drawn for the code.
+    pub subject: Subject,
+    /// What the code was given out with.
+    pub reference: Option<Reference>,
+    /// How long its session and its one token live.
+    pub lifetime: Duration,
+}
+
+/// How long a session and its first token live, and what the token says besides.
+struct Terms {
+    session: Duration,
+    token: Duration,
+    reference: Option<Reference>,
 }
 
 /// Where a login came from.
@@ -74,15 +93,43 @@ impl Sessions {
     /// # Errors
     /// When the store cannot answer, or a token cannot be made.
     pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
+        let times = **self.lifetimes.load();
+        let terms = Terms { session: times.session, token: times.token, reference: None };
+        self.open_on(terms, person, origin).await
+    }
+
+    /// Opens a session for somebody who redeemed an access code. It is never renewed, and
+    /// no directory is asked about it again.
+    ///
+    /// # Errors
+    /// When the store cannot answer, or a token cannot be made.
+    pub async fn open_for_guest(&self, guest: Guest, origin: Origin) -> Result<Opened, OpenError> {
+        let Guest { subject, reference, lifetime } = guest;
+        let person = Person {
+            account: subject.as_str().to_owned(),
+            subject,
+            role: Role::new(ACCESS_CODE_ROLE),
+            attributes: Attributes::default(),
+            stamp: None,
+        };
+        let terms = Terms { session: lifetime, token: lifetime, reference };
+        self.open_on(terms, person, origin).await
+    }
+
+    async fn open_on(
+        &self,
+        terms: Terms,
+        person: Person,
+        origin: Origin,
+    ) -> Result<Opened, OpenError> {
         let Person { subject, role, account, attributes, stamp } = person;
         let now = self.clock.now();
-        let times = **self.lifetimes.load();
         let session = SessionId::fresh(&self.entropy)?;
         let context = ContextCookie::fresh(&self.entropy)?;
-        let end = now.plus(times.session);
+        let end = now.plus(terms.session);
         let nonce = self.entropy.bytes()?;
         // A session shorter than a second has no token; configuration allows none such.
-        let issued = Issued::new(1, nonce, (now, times.token), end).ok_or(TokenError::Signing)?;
+        let issued = Issued::new(1, nonce, (now, terms.token), end).ok_or(TokenError::Signing)?;
         let claims = Claims {
             subject: subject.clone(),
             role: role.clone(),
@@ -91,6 +138,7 @@ impl Sessions {
             expires_at: Timestamp::from_seconds(issued.expires_at),
             session,
             id: TokenId { generation: 1, nonce },
+            reference: terms.reference,
         };
         let token = self.sign(&claims, &attributes)?;
         let record = SessionRecord {

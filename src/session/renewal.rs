@@ -38,6 +38,9 @@ pub enum RenewError {
     /// A replaced token in `Authorization` is past its own `exp`.
     #[error("the token has expired and was replaced")]
     Expired,
+    /// It is the session of a redeemed access code.
+    #[error("sessions of access codes are not renewed")]
+    NotRenewable,
     /// The store cannot answer.
     #[error("the store cannot answer")]
     StoreUnavailable,
@@ -62,6 +65,10 @@ impl Sessions {
             return Err(RenewError::Ended);
         }
         let now = self.clock.now();
+        if claims.role.is_of_access_code() {
+            let expired = pair.is_expired(now);
+            return Err(if expired { RenewError::Expired } else { RenewError::NotRenewable });
+        }
         let times = **self.lifetimes.load();
         live.present(claims.id.generation, now, times.grace);
         let asked = Asked {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ambient::{Clock, Timestamp};
-use crate::identity::{Attributes, Role, SessionId, Subject};
+use crate::identity::{Attributes, Reference, Role, SessionId, Subject};
 use crate::session::live::{Live, Presented};
 use crate::session::{Reason, Sessions};
 use crate::token::{AssertionMemory, Claims, ContextHash, LEEWAY, TokenError};
@@ -112,6 +112,10 @@ impl Sessions {
             return Admission::Expired;
         }
         let over = live.end().is_some_and(|end| end <= now);
+        let is_guest = claims.role.is_of_access_code();
+        if is_guest && (expired || over) {
+            return Admission::Expired;
+        }
         if over || (expired && now.since(live.last_activity()) > times.idle) {
             return Admission::Ended;
         }
@@ -128,6 +132,7 @@ impl Sessions {
         }
         let identity = VerifiedIdentity(Arc::clone(&pair.0));
         let renewable = carrier == Carrier::Cookie
+            && !is_guest
             && presented == Presented::Newest
             && is_past_half(claims, now)
             // Nothing is won by a successor that expires no later.
@@ -172,6 +177,12 @@ impl CheckedPair {
     #[must_use]
     pub fn role(&self) -> &Role {
         &self.0.claims.role
+    }
+
+    /// What the access code was given out with, if it was one.
+    #[must_use]
+    pub fn reference(&self) -> Option<&Reference> {
+        self.0.claims.reference.as_ref()
     }
 
     /// The session the token belongs to.
@@ -231,6 +242,12 @@ impl VerifiedIdentity {
     #[must_use]
     pub fn attributes(&self) -> Option<&Arc<Attributes>> {
         self.0.live.attributes()
+    }
+
+    /// What the access code was given out with, if it was one.
+    #[must_use]
+    pub fn reference(&self) -> Option<&Reference> {
+        self.0.claims.reference.as_ref()
     }
 
     /// When the token was issued.

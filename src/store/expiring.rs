@@ -15,6 +15,8 @@ pub enum Family {
     Device,
     /// Access codes that were issued.
     AccessCode,
+    /// Access codes that were issued and perhaps are over.
+    FormerCode,
 }
 
 /// An entry that is gone by itself at `until`.

@@ -347,7 +347,8 @@ fn whole_seconds(wait: Duration) -> Duration {
 }
 
 /// The network that counts as one: an IPv4 address, or an IPv6 /64.
-fn network(address: IpAddr) -> Ipv6Addr {
+#[must_use]
+pub fn network(address: IpAddr) -> Ipv6Addr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_ipv6_mapped(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)),

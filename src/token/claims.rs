@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ambient::{Entropy, EntropyFailed, Timestamp};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{Reference, Role, SessionId, Subject};
 use crate::token::ContextHash;
 
 /// The claims of one token, as far as we read them.
@@ -31,6 +31,8 @@ pub struct Claims {
     pub session: SessionId,
     /// `jti`.
     pub id: TokenId,
+    /// `reference`: what an access code was given out with; in no other role's token.
+    pub reference: Option<Reference>,
 }
 
 /// `jti`: which token of its session this is. The login's is generation 1, each
@@ -79,6 +81,8 @@ pub(super) struct Wire {
     exp: i64,
     sid: String,
     jti: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     #[serde(flatten)]
     further: Further,
 }
@@ -123,6 +127,7 @@ impl Wire {
             exp: claims.expires_at.seconds(),
             sid: claims.session.to_string(),
             jti: claims.id.to_string(),
+            reference: claims.reference.as_ref().map(|it| it.as_str().to_owned()),
             further: Further(further),
         }
     }
@@ -132,14 +137,20 @@ impl Wire {
         if self.sub.is_empty() || self.role.is_empty() || self.iat < 0 || self.exp <= self.iat {
             return None;
         }
+        let role = Role::new(&self.role);
+        let reference = match &self.reference {
+            Some(text) if role.is_of_access_code() => Some(Reference::parse(text)?),
+            _ => None,
+        };
         Some(Claims {
             subject: Subject::new(&self.sub),
-            role: Role::new(&self.role),
+            role,
             context: ContextHash::parse(&self.context)?,
             issued_at: Timestamp::from_seconds(self.iat),
             expires_at: Timestamp::from_seconds(self.exp),
             session: SessionId::parse(&self.sid)?,
             id: TokenId::parse(&self.jti)?,
+            reference,
         })
     }
 }

@@ -15,7 +15,8 @@ mod rotation;
 mod signer;
 
 pub use assertion::{
-    Assertion, AssertionError, AssertionIssuer, AssertionKeys, AssertionMemory, Remembered, Stated,
+    Assertion, AssertionError, AssertionIssuer, AssertionKeyFacts, AssertionKeys, AssertionMemory,
+    KeyStage, NewAssertionKey, Remembered, Stated,
 };
 pub use audit_key::{AuditKey, audit_key, audit_public_keys};
 pub use claims::{Claims, TokenId};

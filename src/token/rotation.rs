@@ -136,6 +136,7 @@ mod tests {
             expires_at: NOW.plus(Duration::from_mins(15)),
             session: SessionId::from_bytes([7; 16]),
             id: TokenId { generation: 1, nonce: [9; 12] },
+            reference: None,
         };
         ring.sign(&claims, serde_json::Map::new()).unwrap().expose().clone()
     }

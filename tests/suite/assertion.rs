@@ -459,6 +459,67 @@ async fn keys_change_under_load_and_not_one_request_is_refused() {
     assert_eq!(verifier.refused(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_rotates_the_keys_of_assertions_and_drops_them_at_once() {
+    let verifier = Verifier::start(AUDIENCE, Duration::from_millis(300)).await;
+    let url = format!("[\"http://{}\"]", verifier.address);
+    let world = World::with(|setup| {
+        let more = ", algorithm = \"EdDSA\", lifetime = \"2s\", publish_ahead = \"1s\"";
+        assertion(setup, "bearer", more);
+        setup.upstream("urls", &url);
+        setup.control_socket();
+    })
+    .await;
+    let gateway = &world.gateway;
+    verifier.trusts(gateway.jwks.expect("a jwks address"));
+    let alice = world.sign_in(ADMIN).await;
+    alice.get("/app/any").send().await.expect_status(200);
+    let listed = async || {
+        let listed = gateway.command("keys list --purpose assertion").await;
+        assert_eq!(listed.code, Some(0), "{}", listed.text);
+        listed.text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [old] = <[String; 1]>::try_from(listed().await).expect("one key");
+    assert!(old.contains("EdDSA internal") && old.ends_with("signs"), "{old}");
+    let old = old.split_whitespace().next().expect("a kid").to_owned();
+
+    let said = gateway.command("keys rotate --purpose assertion").await;
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert!(said.text.starts_with("1 new key is published"), "{}", said.text);
+    let rows = listed().await;
+    assert!(rows[0].ends_with("signs") && rows[1].contains("signs from"), "{rows:?}");
+    let new = rows[1].split_whitespace().next().expect("a kid").to_owned();
+    // The old file goes when nothing of it is under way; meanwhile nobody is refused.
+    eventually_async("the old key is retired", async || {
+        alice.get("/app/any").send().await.expect_status(200);
+        let rows = listed().await;
+        (rows.len() == 1 && rows[0].starts_with(&new) && rows[0].ends_with("signs")).then_some(())
+    })
+    .await;
+    assert!(!gateway.setup.path("keys").join(format!("{old}.jwk")).exists());
+
+    let said = gateway.command("keys rotate --purpose assertion --now").await;
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    let [last] = <[String; 1]>::try_from(listed().await).expect("one key");
+    assert!(!last.starts_with(&new) && last.ends_with("signs"), "{last}");
+    assert!(!gateway.setup.path("keys").join(format!("{new}.jwk")).exists());
+    let last = last.split_whitespace().next().expect("a kid").to_owned();
+    eventually_async("the verifier has the new key", async || {
+        alice.get("/app/any").send().await;
+        (verifier.accepted(&last) > 0).then_some(())
+    })
+    .await;
+    let log = fs::read_to_string(gateway.setup.audit_file()).expect("the audit log");
+    let records = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let changes: Vec<_> = records
+        .filter(|record| {
+            record["detail"].as_str().is_some_and(|it| it.starts_with("assertion key"))
+        })
+        .map(|record| record["outcome"].as_str().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(changes, ["made", "retired", "made", "dropped"]);
+}
+
 #[tokio::test]
 async fn keys_are_told_until_the_last_request_of_a_drain_was_answered() {
     let mut world =

@@ -1,11 +1,14 @@
 //! A login at the directory: against a real OpenLDAP server, and against servers
 //! that are down, silent, broken or hostile.
 
+mod connections;
+mod failover;
 mod hostile;
 mod outage;
 
 use std::time::Duration;
 
+use bindgate::ambient::Entropy;
 use bindgate::config;
 use bindgate::config::LdapTransport;
 use bindgate::directory::{Bar, Change, Directory, DirectoryError, Person, Rejection, VerifyError};
@@ -22,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TRANSPORTS: [LdapTransport; 2] = [LdapTransport::Tls, LdapTransport::StartTls];
 
 fn directory(config: &config::Directory) -> Directory {
-    Directory::new(config, &Metrics::new().expect("metrics")).expect("a valid configuration")
+    let metrics = Metrics::new().expect("metrics");
+    Directory::new(config, &metrics, &Entropy::system()).expect("a valid configuration")
 }
 
 async fn login(directory: &Directory, name: &str, password: &str) -> Result<Person, VerifyError> {

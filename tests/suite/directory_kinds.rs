@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
+use bindgate::ambient::Entropy;
 use bindgate::config;
 use bindgate::config::LdapTransport;
 use bindgate::directory::{Directory, Person, VerifyError};
@@ -165,7 +166,8 @@ fn told(outcome: &Result<Person, VerifyError>) -> String {
 
 async fn put_table_to(column: usize, config: &config::Directory) -> Directory {
     let metrics = Metrics::new().expect("metrics");
-    let directory = Directory::new(config, &metrics).expect("a valid configuration");
+    let directory =
+        Directory::new(config, &metrics, &Entropy::system()).expect("a valid configuration");
     let mut wrong = Vec::new();
     for (what, name, password, expected) in CASES {
         let outcome = login(&directory, name, password).await;
@@ -267,8 +269,8 @@ async fn active_directory_is_understood() {
     }
     let mut config = samba.directory();
     config.subject_attribute = "sAMAccountName".to_owned();
-    let directory =
-        Directory::new(&config, &Metrics::new().expect("metrics")).expect("a valid configuration");
+    let directory = Directory::new(&config, &Metrics::new().expect("metrics"), &Entropy::system())
+        .expect("a valid configuration");
     let person = login(&directory, "alice.smith@example.org", PASSWORD).await.expect("alice");
     assert_eq!(person.subject.as_str(), "alice");
     what_the_client_learns_of(&samba).await;

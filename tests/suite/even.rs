@@ -1,13 +1,14 @@
 //! What the public must not tell apart is answered alike and on one schedule, against
 //! a real directory. The distributions are measured in `benches/even.py`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::client::{Answer, Client};
 use crate::support::setup::Setup;
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{World, log_in};
 use serde_json::json;
+use tokio::time::Instant;
 
 const STEP: Duration = Duration::from_millis(400);
 

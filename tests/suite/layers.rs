@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["audit", "wire"],
     &["store"],
     &["directory", "policy", "throttle", "token"],
-    &["session"],
+    &["access_code", "session"],
     &["server", "upstream"],
     &["admin", "gateway"],
     &["app"],
@@ -35,10 +35,12 @@ const BLIND: &[(&str, &[&str])] = &[
     ("throttle", &["wire"]),
     ("token", &["wire"]),
     ("session", &["wire"]),
+    ("access_code", &["wire"]),
 ];
 
 /// The domain: none of it knows HTTP.
-const WITHOUT_HTTP: &[&str] = &["identity", "directory", "token", "store", "session", "throttle"];
+const WITHOUT_HTTP: &[&str] =
+    &["access_code", "identity", "directory", "token", "store", "session", "throttle"];
 
 /// Outside crates that have one home, so that replacing one touches one folder.
 const HOMES: &[(&str, &[&str])] = &[

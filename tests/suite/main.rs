@@ -5,6 +5,7 @@
     reason = "a test that cannot go on panics; the in-tests allowance misses helper functions"
 )]
 
+mod access_codes;
 mod answers;
 mod assertion;
 mod backends;
@@ -18,9 +19,11 @@ mod deploy;
 mod directory;
 mod directory_failure;
 mod directory_kinds;
+mod directory_servers;
 mod doctor;
 mod endpoints;
 mod even;
+mod guess_guard;
 mod headers;
 mod keys;
 mod layers;
@@ -40,6 +43,7 @@ mod renewal;
 mod response_headers;
 mod rules;
 mod safeplaces;
+mod scaling;
 mod server;
 mod shaping;
 mod smuggling;

@@ -1,7 +1,7 @@
 //! What LDAP has words for: distinguished names, attributes, filters, roles.
 
 use super::{Fault, Text, one_line};
-use crate::identity::Role;
+use crate::identity::{ACCESS_CODE_ROLE, Role};
 
 /// A distinguished name (RFC 4514).
 pub(in crate::config) const fn distinguished_name() -> Text<String> {
@@ -46,7 +46,7 @@ pub(in crate::config) const fn role_name() -> Text<Role> {
         pattern: None,
         parse: |text| {
             // The role of redeemed access codes: nobody logs in with it.
-            let reserved = text == "access_code";
+            let reserved = text == ACCESS_CODE_ROLE;
             let good = text.len() <= 64 && text.trim() == text && !reserved;
             if good { one_line(text).map(|name| Role::new(&name)) } else { wrong() }
         },

@@ -3,6 +3,7 @@
 
 mod claims;
 mod directory;
+mod guess;
 mod http;
 mod measure;
 mod net;
@@ -12,6 +13,7 @@ mod users;
 
 pub(super) use claims::{Claims, Members};
 pub(super) use directory::{attribute, distinguished_name, filter, role_name};
+pub(super) use guess::{Fraction, failure_test, success_bound};
 pub(super) use http::{
     HeaderMapKind, cookie_name, deliver, header_name, hsts, method, overriding_header,
     permissions_policy, token_type, upstream_header,

@@ -281,3 +281,81 @@ fn a_reload_names_what_only_a_start_can_change() {
     let new = replaced("127.0.0.1:0", "127.0.0.1:1").replace("state.redb", "other.redb");
     assert_eq!(old.needs_restart(&load(&new)), ["server.listen", "store"]);
 }
+
+/// `SMALL` with access codes of these further keys.
+fn coded(keys: &str) -> String {
+    let codes = format!("[access_codes]\nenabled = true\nissuer_roles = [\"admin\"]\n{keys}\n");
+    SMALL.replace("[token]\n", &format!("{codes}[token]\n"))
+}
+
+#[test]
+fn the_budget_of_each_length_is_told_and_one_that_typing_errors_would_spend_is_refused() {
+    let folder = Folder::new();
+    let Loaded { config, notes } = folder.load(&coded(""), &[]).unwrap();
+    assert_eq!(config.access_codes.unwrap().budgets[0].tries, 100);
+    for words in [
+        "6 digits: 100 wrong tries a day in all, 10 from one address",
+        "8 digits: 5006 wrong tries a day in all, 500 from one address",
+        "10 digits: 50000 wrong tries a day in all",
+        "honest errors alone, about 60 on a full day, spend half of the budget of 6 digits",
+        "access_codes: no route names the role \"access_code\"",
+    ] {
+        assert!(notes.iter().any(|note| note.contains(words)), "{words}: {notes:#?}");
+    }
+    for keys in
+        ["typo_share = 0.09", "lifetime = \"30m\"", "success_probability = \"1 in 200 per day\""]
+    {
+        only(&folder.lines(&coded(keys)), &["access_codes.success_probability", "honest errors"]);
+    }
+    folder.load(&coded("digits = 8\nlifetime = \"10m\""), &[]).unwrap();
+}
+
+#[test]
+fn access_codes_that_cannot_work_are_refused() {
+    let folder = Folder::new();
+    for (keys, words) in [
+        ("session_lifetime = \"2h\"", &["access_codes.session_lifetime", "token.idle_timeout"][..]),
+        ("digits = 3", &["access_codes.digits", "from 4 to 10"]),
+        ("success_probability = \"often\"", &["access_codes.success_probability", "1 in 100"]),
+        ("typo_share = 2", &["access_codes.typo_share", "from 0 to 1"]),
+    ] {
+        only(&folder.lines(&coded(keys)), words);
+    }
+    let text = coded("").replace("[\"admin\"]", "[\"boss\"]");
+    only(&folder.lines(&text), &["access_codes.issuer_roles", "\"boss\"", "admin"]);
+    let text = coded("").replace("[\"admin\"]", "[]");
+    only(&folder.lines(&text), &["access_codes.issuer_roles", "nobody"]);
+    let route =
+        |text: &str| text.replace("access = \"authenticated\"", "roles = [\"access_code\"]");
+    only(&folder.lines(&route(SMALL)), &["route.roles", "access_codes.enabled = true"]);
+    folder.load(&route(&coded("")), &[]).unwrap();
+    let header = "[headers]\nreference = \"x_auth_user\"\n[token]\n";
+    let text = SMALL.replace("[token]\n", header);
+    only(&folder.lines(&text), &["headers.reference", "a name of its own"]);
+}
+
+#[test]
+fn a_guard_says_what_a_wrong_guess_is_and_guards_of_one_name_agree() {
+    let folder = Folder::new();
+    let guard = |keys: &str| with("[[route]]", &format!("guess_guard = {{ {keys} }}"));
+    let numbers = "digits = 6, alive_max = 50, success_probability = \"1 in 100 per day\"";
+    for (keys, words) in [
+        (numbers.to_owned(), &["guess_guard.failure_status", "failure_json"][..]),
+        (format!("failure_status = [403], failure_json = \"valid\", {numbers}"), &["failure_json"]),
+        (format!("failure_status = [42], {numbers}"), &["guess_guard.failure_status", "200"]),
+        ("failure_status = [403], digits = 6, alive_max = 50".to_owned(), &["success_probability"]),
+        (format!("failure_status = [403], {}", numbers.replace("50", "500000")), &["no wrong try"]),
+    ] {
+        only(&folder.lines(&guard(&keys)), words);
+    }
+    let one = guard(&format!("name = \"codes\", failure_status = [403], {numbers}"));
+    let loaded = folder.load(&one, &[]).unwrap();
+    let told = "guess_guard \"codes\", 6 digits: 200 wrong tries a day in all, 20 from one address";
+    assert!(loaded.notes.iter().any(|note| note.contains(told)), "{:#?}", loaded.notes);
+    let other = numbers.replace("50", "60");
+    let two = format!(
+        "{one}\n[[route]]\npath = \"/b\"\naccess = \"public\"\nupstream = \"backend\"\n\
+         guess_guard = {{ name = \"codes\", failure_status = [403], {other} }}\n"
+    );
+    only(&folder.lines(&two), &["route.guess_guard in [[route]] no. 2", "the same digits"]);
+}

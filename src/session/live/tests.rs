@@ -19,6 +19,7 @@ fn claims(session: SessionId, now: Timestamp) -> Claims {
         expires_at: now.plus(Duration::from_mins(15)),
         session,
         id: TokenId { generation: 1, nonce: [0; 12] },
+        reference: None,
     }
 }
 

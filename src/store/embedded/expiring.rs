@@ -10,7 +10,8 @@ use crate::store::{Expiring, Family, Put, StoreError};
 type ByKey = TableDefinition<'static, &'static [u8; 32], (i64, &'static [u8])>;
 type ByEnd = TableDefinition<'static, (i64, &'static [u8; 32]), ()>;
 
-const ALL: [Family; 3] = [Family::SpentToken, Family::Device, Family::AccessCode];
+const ALL: [Family; 4] =
+    [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode];
 const FIRST: [u8; 32] = [0; 32];
 const LAST: [u8; 32] = [u8::MAX; 32];
 
@@ -122,6 +123,7 @@ const fn tables(family: Family) -> (ByKey, ByEnd) {
         Family::SpentToken => ("spent_tokens", "spent_tokens_by_end"),
         Family::Device => ("devices", "devices_by_end"),
         Family::AccessCode => ("access_codes", "access_codes_by_end"),
+        Family::FormerCode => ("former_codes", "former_codes_by_end"),
     };
     (TableDefinition::new(by_key), TableDefinition::new(by_end))
 }

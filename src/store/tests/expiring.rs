@@ -53,7 +53,7 @@ async fn of_many_who_keep_an_entry_at_once_one_does() {
 #[tokio::test]
 async fn the_families_do_not_know_each_other() {
     stores(async |store| {
-        for family in [Family::SpentToken, Family::Device, Family::AccessCode] {
+        for family in [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode] {
             let one = Expiring { family, ..entry(1, at(60)) };
             assert_eq!(store.put(one, NOW, Some(1)).await, Ok(Put::Kept));
         }

@@ -33,6 +33,7 @@ fn fixture(rules: Vec<ThrottleRule>) -> Fixture {
         access: Access::Public,
         upstream: 0,
         passive: false,
+        guess_guard: None,
         throttle: Vec::new(),
         body_bytes: None,
         response_timeout: None,

@@ -2,11 +2,14 @@
 //! those who may know the public key. A new key is published before it signs; an old
 //! one stays published until the last assertion it signed has ended.
 
+mod rotation;
+
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use sha2::{Digest as _, Sha256};
 
 use crate::ambient::{Entropy, Timestamp};
@@ -15,6 +18,8 @@ use crate::token::LEEWAY;
 use crate::token::jwk::{Jwk, Purpose};
 use crate::token::keys_dir::{KeyError, KeysDir};
 use crate::token::signer::Signer;
+
+pub use rotation::{AssertionKeyFacts, KeyStage, NewAssertionKey};
 
 /// Which key a configuration asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,14 +35,15 @@ struct Demand {
     publish_ahead: Duration,
 }
 
-/// All keys of assertions, as of one start or reload.
+/// All keys of assertions, as of one start or reload, and as rotated since.
 pub struct AssertionKeys {
     /// Oldest first.
-    entries: Vec<Entry>,
+    entries: ArcSwap<Vec<Entry>>,
     demands: HashMap<Kind, Demand>,
     has_made: bool,
 }
 
+#[derive(Clone)]
 struct Entry {
     key: Arc<AssertionKey>,
     /// False for a key whose file is gone: it ends as an older one does.
@@ -53,6 +59,8 @@ pub(super) struct AssertionKey {
     published_since: Timestamp,
     /// When the last assertion it may have signed ends, in milliseconds since 1970.
     signed_until: AtomicI64,
+    /// Whether what it signed must not be sent any more.
+    dropped: AtomicBool,
 }
 
 impl AssertionKeys {
@@ -83,7 +91,7 @@ impl AssertionKeys {
             entries.push(Entry { key, is_present: true });
         }
         if let (None, Some(before)) = (dir, before) {
-            entries.extend(before.entries.iter().map(Entry::again));
+            entries.extend(before.entries.load().iter().cloned());
         }
         let demands = demands(assertions);
         let mut has_made = false;
@@ -101,18 +109,25 @@ impl AssertionKeys {
             let key = Arc::new(AssertionKey::new(jwk, now, now)?);
             entries.push(Entry { key, is_present: true });
         }
-        let mut keys = Self { entries, demands, has_made };
+        let keys = Self { entries: ArcSwap::default(), demands, has_made };
         if let Some(before) = before {
-            keys.keep_gone(before, under_way, now);
+            keys.keep_gone(&mut entries, before, under_way, now);
         }
-        keys.entries.sort_by(|one, two| one.key.age().cmp(&two.key.age()));
+        entries.sort_by(|one, two| one.key.age().cmp(&two.key.age()));
+        keys.entries.store(Arc::new(entries));
         Ok(keys)
     }
 
     /// Keys whose files are gone stay as long as they may be needed.
-    fn keep_gone(&mut self, before: &Self, under_way: Timestamp, now: Timestamp) {
-        for old in &before.entries {
-            if self.find(&old.key.jwk.kid).is_some() {
+    fn keep_gone(
+        &self,
+        entries: &mut Vec<Entry>,
+        before: &Self,
+        under_way: Timestamp,
+        now: Timestamp,
+    ) {
+        for old in before.entries.load().iter() {
+            if entries.iter().any(|entry| entry.key.kid() == old.key.kid()) {
                 continue;
             }
             if old.is_present {
@@ -120,8 +135,8 @@ impl AssertionKeys {
                 old.key.signs_until(under_way);
             }
             let gone = Entry { key: Arc::clone(&old.key), is_present: false };
-            if self.is_published(&gone, now) {
-                self.entries.push(gone);
+            if self.is_published(entries, &gone, now) {
+                entries.push(gone);
             }
         }
     }
@@ -136,7 +151,8 @@ impl AssertionKeys {
     #[must_use]
     pub fn same_keys(&self, other: &Self) -> bool {
         let present = |keys: &Self| -> Vec<String> {
-            let entries = keys.entries.iter().filter(|entry| entry.is_present);
+            let entries = keys.entries.load();
+            let entries = entries.iter().filter(|entry| entry.is_present);
             entries.map(|entry| entry.key.jwk.kid.clone()).collect()
         };
         present(self) == present(other)
@@ -149,29 +165,31 @@ impl AssertionKeys {
         kind: Kind,
         publish_ahead: Duration,
         now: Timestamp,
-    ) -> Option<&AssertionKey> {
-        let mut of_kind = self.entries.iter().filter(|entry| entry.key.kind == kind);
+    ) -> Option<Arc<AssertionKey>> {
+        let entries = self.entries.load();
+        let mut of_kind = entries.iter().filter(|entry| entry.key.kind == kind);
         let ready = of_kind.clone().rfind(|entry| entry.is_ready(publish_ahead, now));
         let gone = of_kind.clone().rfind(|entry| !entry.is_present);
-        ready.or(gone).or_else(|| of_kind.next()).map(|entry| &*entry.key)
+        ready.or(gone).or_else(|| of_kind.next()).map(|entry| Arc::clone(&entry.key))
     }
 
     /// The key set (RFC 7517 section 5) of one circle, its members alone.
     #[must_use]
     pub fn public(&self, publication: Publication, now: Timestamp) -> Vec<serde_json::Value> {
-        let told = self.entries.iter().filter(|entry| {
-            entry.key.kind.publication == publication && self.is_published(entry, now)
+        let entries = self.entries.load();
+        let told = entries.iter().filter(|entry| {
+            entry.key.kind.publication == publication && self.is_published(&entries, entry, now)
         });
         told.map(|entry| entry.key.public.clone()).collect()
     }
 
     /// Until another has signed long enough in its stead that nothing of its own is
     /// under way.
-    fn is_published(&self, entry: &Entry, now: Timestamp) -> bool {
+    fn is_published(&self, entries: &[Entry], entry: &Entry, now: Timestamp) -> bool {
         let key = &entry.key;
         let is_replaced = || {
             self.demands.get(&key.kind).is_none_or(|demand| {
-                self.entries.iter().any(|other| {
+                entries.iter().any(|other| {
                     other.key.kind == key.kind
                         && other.is_ready(demand.publish_ahead, now)
                         && (!entry.is_present || other.key.age() > key.age())
@@ -183,21 +201,18 @@ impl AssertionKeys {
     }
 
     #[cfg(test)]
-    pub(super) const fn entries_len(&self) -> usize {
-        self.entries.len()
+    pub(super) fn entries_len(&self) -> usize {
+        self.entries.load().len()
     }
 
     fn find(&self, kid: &str) -> Option<Arc<AssertionKey>> {
-        let found = self.entries.iter().find(|entry| entry.key.jwk.kid == kid);
+        let entries = self.entries.load();
+        let found = entries.iter().find(|entry| entry.key.jwk.kid == kid);
         found.map(|entry| Arc::clone(&entry.key))
     }
 }
 
 impl Entry {
-    fn again(&self) -> Self {
-        Self { key: Arc::clone(&self.key), is_present: self.is_present }
-    }
-
     fn is_ready(&self, publish_ahead: Duration, now: Timestamp) -> bool {
         self.is_present && self.key.published_since.plus(publish_ahead) <= now
     }
@@ -219,6 +234,7 @@ impl AssertionKey {
             signer: jwk.material.signer().map_err(|_| KeyError::Generation)?,
             published_since,
             signed_until: AtomicI64::new(signed_until.millis()),
+            dropped: AtomicBool::new(false),
             jwk,
         })
     }
@@ -226,6 +242,11 @@ impl AssertionKey {
     /// Its name.
     pub(super) fn kid(&self) -> &str {
         &self.jwk.kid
+    }
+
+    /// Whether what it signed must not be sent any more.
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
     }
 
     /// Notes that it signs something that ends then; said before the signature is given.

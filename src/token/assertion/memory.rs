@@ -73,7 +73,8 @@ impl AssertionMemory {
 impl Slot {
     pub(super) fn look(&self, stated: &Stated, now: Timestamp) -> Remembered {
         let Some(assertion) = self.current.load_full() else { return Remembered::None };
-        if assertion.stated != *stated || now >= assertion.useful_until {
+        let is_over = now >= assertion.useful_until || assertion.is_dropped();
+        if is_over || assertion.stated != *stated {
             return Remembered::None;
         }
         if now < assertion.renew_at {

@@ -23,8 +23,10 @@ use crate::token::TokenError;
 use crate::token::material::algorithm_name;
 use crate::token::signer::Signer;
 
-pub use keys::AssertionKeys;
+pub use keys::{AssertionKeyFacts, AssertionKeys, KeyStage, NewAssertionKey};
 pub use memory::{AssertionMemory, Remembered};
+
+use keys::AssertionKey;
 
 /// Tells issuers apart by all that their assertions depend on besides the session.
 type IssuerId = [u8; 32];
@@ -85,6 +87,8 @@ pub struct Assertion {
     renew_at: Timestamp,
     /// Until when it is sent: what arrives should not end on its way.
     useful_until: Timestamp,
+    /// What signed it; `None` for a shared secret.
+    key: Option<Arc<AssertionKey>>,
 }
 
 /// There is no assertion.
@@ -161,7 +165,11 @@ impl AssertionIssuer {
         if let Remembered::Fresh(assertion) = slot.look(stated, now) {
             return Ok(assertion);
         }
-        let signed = self.sign(stated, session, now).map(Arc::new);
+        let mut signed = self.sign(stated, session, now).map(Arc::new);
+        if signed.as_ref().is_ok_and(|assertion| assertion.is_dropped()) {
+            // Its key went while it signed.
+            signed = self.sign(stated, session, now).map(Arc::new);
+        }
         slot.settle(signed.as_ref().ok().cloned());
         signed
     }
@@ -187,7 +195,7 @@ impl AssertionIssuer {
         fixed("sub", subject.as_str().into());
         fixed("iat", now.seconds().into());
         fixed("exp", expires_at.seconds().into());
-        let text = self.signature(&claims, expires_at, now)?;
+        let (text, key) = self.signature(&claims, expires_at, now)?;
         self.signed.inc();
         let is_last = expires_at.seconds() == end.seconds();
         let life = expires_at.since(now);
@@ -197,6 +205,7 @@ impl AssertionIssuer {
             // Nothing is won by one that expires no later.
             renew_at: if is_last { expires_at } else { now.plus(life / 2) },
             useful_until: if is_last { expires_at } else { now.plus(life / 4 * 3) },
+            key,
         })
     }
 
@@ -205,18 +214,19 @@ impl AssertionIssuer {
         claims: &Map<String, Value>,
         expires_at: Timestamp,
         now: Timestamp,
-    ) -> Result<String, TokenError> {
+    ) -> Result<(String, Option<Arc<AssertionKey>>), TokenError> {
         let header =
             |algorithm, kid| Header { alg: algorithm_name(algorithm), kid, typ: &self.typ };
         match &self.key {
             IssuerKey::Shared(signer) => {
                 // A name of the secret would tell nobody anything, or too much.
-                signer.sign(&header(TokenAlgorithm::Hs256, None), claims)
+                Ok((signer.sign(&header(TokenAlgorithm::Hs256, None), claims)?, None))
             }
             IssuerKey::Pair { kind, publish_ahead, keys } => {
                 let key = keys.signing(*kind, *publish_ahead, now).ok_or(TokenError::UnknownKey)?;
                 key.signs_until(expires_at);
-                key.signer.sign(&header(kind.algorithm, Some(key.kid())), claims)
+                let text = key.signer.sign(&header(kind.algorithm, Some(key.kid())), claims)?;
+                Ok((text, Some(key)))
             }
         }
     }
@@ -235,10 +245,15 @@ impl Assertion {
         &self.stated
     }
 
-    /// Whether it has more than half of its life left.
+    /// Whether it has more than half of its life left, and its key was not dropped.
     #[must_use]
     pub fn is_fresh(&self, now: Timestamp) -> bool {
-        now < self.renew_at
+        now < self.renew_at && !self.is_dropped()
+    }
+
+    /// Whether its key was dropped: nobody should accept it any more.
+    fn is_dropped(&self) -> bool {
+        self.key.as_ref().is_some_and(|key| key.is_dropped())
     }
 }
 

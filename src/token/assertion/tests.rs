@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{AssertionError, AssertionIssuer, AssertionKeys, AssertionMemory, Remembered, Stated};
+use super::{
+    AssertionError, AssertionIssuer, AssertionKeys, AssertionMemory, KeyStage, Remembered, Stated,
+};
 use crate::ambient::{Entropy, Timestamp};
 use crate::config::{self, AssertionSignature, Deliver, Publication, TokenAlgorithm};
 use crate::identity::{Attributes, ClaimTemplates, Role, SessionId, Subject};
@@ -238,4 +240,75 @@ async fn attributes_that_are_asked_for_and_not_known_are_not_left_out_silently()
     assert_eq!(refused.err(), Some(AssertionError::AttributesUnknown));
     let config = with(signature, &json!({"role": "{role}"}));
     assert!(issuer(&config, &keys).renew(&memory, &unknown, session, START).await.is_ok());
+}
+
+fn stages(keys: &AssertionKeys, now: Timestamp) -> Vec<KeyStage> {
+    keys.facts(now).iter().map(|facts| facts.stage).collect()
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_published_before_it_signs_and_the_old_one_goes_by_itself() {
+    let (_folder, dir) = folder();
+    for dir in [Some(&dir), None] {
+        let config = pair(TokenAlgorithm::EdDsa, Publication::Internal);
+        let keys = open(dir, &config, None, START);
+        let signs = issuer(&config, &keys);
+        let old = kid(&text(&signs, after(10)).await);
+        let new = keys.make_next(dir, after(20), &Entropy::system()).unwrap();
+        assert_eq!(published(&keys, after(20)), [old.as_str()], "held by nobody yet");
+        keys.adopt(&new);
+        keys.adopt(&new);
+        let new = new[0].kid().to_owned();
+        assert_eq!(published(&keys, after(20)), [old.clone(), new.clone()]);
+        assert_eq!(stages(&keys, after(20)), [KeyStage::Signs, KeyStage::SignsFrom(after(80))]);
+        assert_eq!(kid(&text(&signs, after(79)).await), old);
+        assert_eq!(kid(&text(&signs, after(80)).await), new);
+        assert_eq!(stages(&keys, after(80)), [KeyStage::Published, KeyStage::Signs]);
+        assert_eq!(keys.retire(dir, after(379)).unwrap(), Vec::<String>::new(), "under way");
+        assert_eq!(keys.retire(dir, after(384)).unwrap(), [old.as_str()]);
+        assert_eq!(
+            keys.retire(dir, after(9000)).unwrap(),
+            Vec::<String>::new(),
+            "has no successor"
+        );
+        assert_eq!(published(&keys, after(384)), [new.as_str()]);
+        if let Some(dir) = dir {
+            let left: Vec<_> = dir.read().unwrap().into_iter().map(|jwk| jwk.kid).collect();
+            assert_eq!(left, [new]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn dropped_keys_vouch_for_nothing_from_then_on() {
+    let (_folder, dir) = folder();
+    let config = pair(TokenAlgorithm::EdDsa, Publication::Internal);
+    let keys = open(Some(&dir), &config, None, START);
+    let signs = issuer(&config, &keys);
+    let (memory, session) = (AssertionMemory::default(), (SESSION, after(86_400)));
+    let before = signs.renew(&memory, &stated(), session, after(10)).await.unwrap();
+    let old = kid(before.text().expose());
+    let new = keys.make_next(Some(&dir), after(20), &Entropy::system()).unwrap();
+    keys.adopt(&new);
+    assert_eq!(keys.drop_all_but(&new), [old.as_str()]);
+    assert!(dir.delete_dropped(std::slice::from_ref(&old)).is_none());
+    assert!(dir.delete_dropped(&[old]).is_none(), "nor is it there to be dropped again");
+    assert_eq!(published(&keys, after(20)), [new[0].kid()]);
+    assert!(!before.is_fresh(after(20)), "no worker sends its copy");
+    assert!(matches!(signs.look(&memory, &stated(), after(20)), Remembered::None));
+    let next = signs.renew(&memory, &stated(), session, after(20)).await.unwrap();
+    assert_eq!(kid(next.text().expose()), new[0].kid(), "signs at once");
+    assert_eq!(stages(&keys, after(20)), [KeyStage::Signs]);
+}
+
+#[test]
+fn a_key_that_no_configuration_asks_for_any_more_is_kept() {
+    let (_folder, dir) = folder();
+    let config = pair(TokenAlgorithm::EdDsa, Publication::Internal);
+    let first = open(Some(&dir), &config, None, START);
+    let other = pair(TokenAlgorithm::Es256, Publication::Internal);
+    let second = open(Some(&dir), &other, Some(&first), after(10));
+    assert_eq!(second.retire(Some(&dir), after(9000)).unwrap(), Vec::<String>::new());
+    assert_eq!(dir.read().unwrap().len(), 2);
+    assert!(stages(&second, after(9000)).contains(&KeyStage::Unused));
 }

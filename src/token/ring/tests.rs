@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::{KeyRing, KeySource, TokenError};
 use crate::ambient::{Entropy, Timestamp};
 use crate::config::{FIXED_CLAIMS, TokenAlgorithm};
-use crate::identity::{Role, SessionId, Subject};
+use crate::identity::{ACCESS_CODE_ROLE, Reference, Role, SessionId, Subject};
 use crate::token::{Claims, ContextHash, KeysDir, TokenId};
 
 const ALGORITHMS: [TokenAlgorithm; 4] =
@@ -28,6 +28,7 @@ fn claims() -> Claims {
         expires_at: Timestamp::from_seconds(NOW.seconds() + 900),
         session: SessionId::from_bytes([7; 16]),
         id: TokenId { generation: 3, nonce: [9; 12] },
+        reference: None,
     }
 }
 
@@ -93,8 +94,13 @@ fn further_claims_are_told_to_others_and_change_nothing_here() {
             "aud": ["someone", "else"], "iss": 7, "nbf": 99_999_999_999_i64, "null": null,
         });
         let further = further.as_object().unwrap();
-        let token = ring.sign(&claims(), further.clone()).unwrap();
-        assert_eq!(ring.check(token.expose(), NOW).unwrap(), claims());
+        let claims = Claims {
+            role: Role::new(ACCESS_CODE_ROLE),
+            reference: Reference::parse("case 17"),
+            ..claims()
+        };
+        let token = ring.sign(&claims, further.clone()).unwrap();
+        assert_eq!(ring.check(token.expose(), NOW).unwrap(), claims);
         let payload = token.expose().split('.').nth(1).unwrap();
         let payload = URL_SAFE_NO_PAD.decode(payload).unwrap();
         let told: Map<_, _> = serde_json::from_slice(&payload).unwrap();

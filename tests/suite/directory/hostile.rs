@@ -52,9 +52,11 @@ enum Trick {
     AnswerToAnotherOperation,
     TextThatIsNone,
     EntriesWithoutEnd,
+    Busy,
+    Unavailable,
 }
 
-const TRICKS: [Trick; 11] = [
+const TRICKS: [Trick; 13] = [
     Trick::Silence,
     Trick::HangUp,
     Trick::Garbage,
@@ -66,6 +68,8 @@ const TRICKS: [Trick; 11] = [
     Trick::AnswerToAnotherOperation,
     Trick::TextThatIsNone,
     Trick::EntriesWithoutEnd,
+    Trick::Busy,
+    Trick::Unavailable,
 ];
 
 /// A server that knows alice, an admin, and misbehaves as long as it is told to.
@@ -127,6 +131,8 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         group_base_dn: "ou=groups,dc=x".to_owned(),
         nested_groups: true,
         timeout: DEADLINE,
+        bind_connections: 32,
+        idle_timeout: Duration::from_secs(30),
         roles: vec![
             RoleMapping { name: Role::new("super"), group: "cn=super,ou=groups,dc=x".to_owned() },
             RoleMapping { name: Role::new("admin"), group: "cn=admins,ou=groups,dc=x".to_owned() },
@@ -198,6 +204,11 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
         Trick::TextThatIsNone => {
             let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
             message(id, operation, b"\x0a\x01\x00\x04\x01\xff\x04\x01\xfe")
+        }
+        Trick::Busy | Trick::Unavailable => {
+            let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
+            let code = if matches!(trick, Trick::Busy) { 51 } else { 52 };
+            message(id, operation, &[0x0a, 1, code, 4, 0, 4, 0])
         }
         Trick::EntriesWithoutEnd => loop {
             stream.write_all(&entry(id, ALICE).repeat(100)).await.ok()?;
@@ -283,6 +294,48 @@ async fn suffer(step: Step, trick: Trick) {
     let person = login(&directory, "alice", PASSWORD).await;
     let person = person.unwrap_or_else(|error| panic!("{step:?} {trick:?}: {error:?}"));
     assert_eq!((person.subject.as_str(), person.role.as_str()), ("alice", "admin"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_server_fails_at_is_asked_of_the_next_but_no_password_is() {
+    let mut attempts = tokio::task::JoinSet::new();
+    for step in STEPS {
+        attempts.spawn(async move {
+            for trick in TRICKS {
+                turn_elsewhere(step, trick).await;
+            }
+        });
+    }
+    while let Some(attempt) = attempts.join_next().await {
+        attempt.expect("every trick is survived");
+    }
+}
+
+async fn turn_elsewhere(step: Step, trick: Trick) {
+    let (bad, good) = (Hostile::start(step, trick).await, Hostile::start(step, trick).await);
+    good.shared.hostile.store(false, Ordering::SeqCst);
+    let mut config = bad.config();
+    config.servers.extend(good.config().servers);
+    config.timeout = DEADLINE * 3;
+    let directory = directory(&config);
+    let outcome = login(&directory, "alice", PASSWORD).await;
+    let binds = [&bad, &good].map(|server| server.shared.user_binds.load(Ordering::SeqCst));
+    match (step, trick, &outcome) {
+        // What could be a bind is never sent twice; nobody knows what became of it.
+        (Step::UserBind, _, Err(VerifyError::Unavailable(_))) => assert_eq!(binds, [1, 0]),
+        // Too much is an answer too.
+        (Step::UserSearch, Trick::EntriesWithoutEnd, Err(VerifyError::Rejected(_))) => {
+            assert_eq!(binds, [0, 0]);
+        }
+        (Step::GroupSearch, Trick::EntriesWithoutEnd, Err(VerifyError::Unavailable(_))) => {
+            assert_eq!(binds, [1, 0]);
+        }
+        (_, _, Ok(person)) if step != Step::UserBind => {
+            assert_eq!(person.role.as_str(), "admin");
+            assert_eq!(binds[0] + binds[1], 1, "{step:?} {trick:?}");
+        }
+        _ => panic!("{step:?} {trick:?}: {outcome:?}"),
+    }
 }
 
 /// Accepts, greets with `greeting`, reads on and says no more.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bindgate::ambient::Entropy;
 use bindgate::config::LdapTransport;
 use bindgate::directory::Directory;
 use bindgate::directory::{DirectoryError, VerifyError};
@@ -47,7 +48,7 @@ async fn whether_the_server_answers_is_known_without_a_login() {
     let metrics = Metrics::new().expect("metrics");
     let config = slapd.directory(LdapTransport::StartTls);
     let gauge = metrics.directory_up(&format!("127.0.0.1:{}", config.servers[0].port));
-    let directory = Directory::new(&config, &metrics).expect("valid");
+    let directory = Directory::new(&config, &metrics, &Entropy::system()).expect("valid");
     assert!(!directory.is_up());
     let becomes = async |up: bool| {
         let reached = async {

@@ -37,7 +37,9 @@ pub(crate) enum Mood {
 pub(crate) struct Relay {
     pub(crate) address: SocketAddr,
     mood: watch::Sender<Mood>,
+    ending: watch::Sender<u32>,
     opened: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -46,18 +48,30 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let (mood, watching) = watch::channel(Mood::Well);
-        let opened = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, server, watching, Arc::clone(&opened)));
-        Self { address, mood, opened, accepting }
+        let (ending, ended) = watch::channel(0);
+        let (opened, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counts = [&opened, &open].map(Arc::clone);
+        let accepting = tokio::spawn(accept(listener, server, (watching, ended), counts));
+        Self { address, mood, ending, opened, open, accepting }
     }
 
     pub(crate) fn becomes(&self, mood: Mood) {
         self.mood.send_replace(mood);
     }
 
+    /// Ends the connections that are open now, whatever its mood.
+    pub(crate) fn end_all(&self) {
+        self.ending.send_modify(|times| *times += 1);
+    }
+
     /// How many connections were opened through it.
     pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::SeqCst)
+    }
+
+    /// How many connections are open through it.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 }
 
@@ -70,8 +84,8 @@ impl Drop for Relay {
 async fn accept(
     listener: TcpListener,
     server: SocketAddr,
-    mood: watch::Receiver<Mood>,
-    opened: Arc<AtomicUsize>,
+    (mood, ended): (watch::Receiver<Mood>, watch::Receiver<u32>),
+    [opened, open]: [Arc<AtomicUsize>; 2],
 ) {
     let mut connections = JoinSet::new();
     loop {
@@ -82,7 +96,17 @@ async fn accept(
                     continue;
                 };
                 opened.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(relay(client, server, mood.clone()));
+                open.fetch_add(1, Ordering::SeqCst);
+                let relaying = relay(client, server, mood.clone());
+                let (open, mut ended) = (Arc::clone(&open), ended.clone());
+                connections.spawn(async move {
+                    ended.mark_unchanged();
+                    tokio::select! {
+                        () = relaying => {}
+                        _ = ended.changed() => {}
+                    }
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
             }
             Some(_) = connections.join_next() => {}
         }

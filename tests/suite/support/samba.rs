@@ -83,6 +83,8 @@ impl Samba {
             group_base_dn: String::new(),
             nested_groups: true,
             timeout: Duration::from_secs(20),
+            bind_connections: 32,
+            idle_timeout: Duration::from_secs(30),
             roles: vec![
                 role("super_admin", "CN=super_admins"),
                 role("admin", "cn=Admins"),

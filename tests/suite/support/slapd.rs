@@ -60,18 +60,30 @@ pub(crate) struct Slapd {
     authority: CertificateDer<'static>,
     plain_port: u16,
     tls_port: u16,
+    /// What it writes into its log; nothing, usually.
+    log_level: u16,
     process: Option<Child>,
 }
 
 impl Slapd {
     /// Starts a server with the fixtures loaded; it answers when this returns.
     pub(crate) fn start() -> Self {
+        Self::start_with(0)
+    }
+
+    /// The same, of a server that writes down each operation.
+    pub(crate) fn start_telling() -> Self {
+        Self::start_with(256)
+    }
+
+    fn start_with(log_level: u16) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let authority = write_certificates(directory.path(), "127.0.0.1");
         fs::create_dir(directory.path().join("db")).expect("database directory");
         let configuration = slapd_conf(directory.path());
         fs::write(directory.path().join("slapd.conf"), configuration).expect("slapd.conf");
-        let mut slapd = Self { directory, authority, plain_port: 0, tls_port: 0, process: None };
+        let (plain_port, tls_port, process) = (0, 0, None);
+        let mut slapd = Self { directory, authority, plain_port, tls_port, log_level, process };
         slapd.tool(
             Command::new("slapadd").arg("-q").arg("-f").arg(slapd.path("slapd.conf")),
             PEOPLE,
@@ -92,6 +104,16 @@ impl Slapd {
     /// Starts the server again, on the same ports.
     pub(crate) fn resume(&mut self) {
         assert!(self.launch(), "slapd did not come back: {}", self.log());
+    }
+
+    /// Starts it again with these lines before the database's.
+    pub(crate) fn configure(&mut self, lines: &str) {
+        self.stop();
+        let file = self.path("slapd.conf");
+        let text = fs::read_to_string(&file).expect("slapd.conf");
+        let text = text.replacen("database mdb", &format!("{lines}database mdb"), 1);
+        fs::write(&file, text).expect("slapd.conf");
+        self.resume();
     }
 
     /// The section `[directory]` for this server, typed.
@@ -116,6 +138,8 @@ impl Slapd {
             group_base_dn: "ou=groups,dc=example,dc=org".to_owned(),
             nested_groups: true,
             timeout: Duration::from_secs(5),
+            bind_connections: 32,
+            idle_timeout: Duration::from_secs(30),
             roles: ROLES
                 .iter()
                 .map(|(name, group)| RoleMapping {
@@ -150,6 +174,18 @@ impl Slapd {
         toml
     }
 
+    /// The same, with a second server behind this one; `authorities` is a file that the
+    /// authorities of both are written to.
+    pub(crate) fn toml_with(&self, other: &Self, authorities: &Path) -> String {
+        let pem = |slapd: &Self| fs::read_to_string(slapd.authority_file()).expect("ca.pem");
+        fs::write(authorities, pem(self) + &pem(other)).expect("a file of authorities");
+        let quoted = |path: &Path| format!("{:?}", path.display().to_string());
+        let url = |slapd: &Self| format!("\"ldaps://127.0.0.1:{}\"", slapd.tls_port);
+        let both = format!("{}, {}", url(self), url(other));
+        let toml = self.toml(LdapTransport::Tls).replace(&url(self), &both);
+        toml.replace(&quoted(&self.authority_file()), &quoted(authorities))
+    }
+
     /// The authority that signed the server's certificate, as a PEM file.
     pub(crate) fn authority_file(&self) -> PathBuf {
         self.path("ca.pem")
@@ -171,6 +207,17 @@ impl Slapd {
             .lines()
             .filter(|line| line.starts_with("pwdFailureTime:"))
             .count()
+    }
+
+    /// The names that were bound as since it started, in order; for one that tells.
+    pub(crate) fn binds(&self) -> Vec<String> {
+        assert!(self.log_level != 0, "it tells nothing");
+        let log = self.log();
+        let names = log.lines().filter_map(|line| {
+            let (name, rest) = line.split_once(" BIND dn=\"")?.1.split_once('"')?;
+            rest.starts_with(" method=").then(|| name.to_owned())
+        });
+        names.collect()
     }
 
     /// Adds the entries of an LDIF text.
@@ -197,7 +244,7 @@ impl Slapd {
     fn launch(&mut self) -> bool {
         let log = fs::File::create(self.path("slapd.log")).expect("slapd.log");
         let mut process = Command::new("slapd")
-            .args(["-d", "0", "-f"])
+            .args(["-d", &self.log_level.to_string(), "-f"])
             .arg(self.path("slapd.conf"))
             .arg("-h")
             .arg(format!(
