@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use bindgate::ambient::{Clock, Timestamp};
+use bindgate::ambient::{Clock, Entropy, Timestamp};
 use bindgate::config;
 use bindgate::identity::{Attributes, Role, SessionId, Subject};
 use bindgate::metrics::Metrics;
@@ -202,7 +202,8 @@ async fn tell_logins(
 
 async fn open(path: &Path, now: Timestamp) -> Result<Store, Failure> {
     let kind = config::Store::Embedded { path: path.to_owned() };
-    Ok(Store::open(&kind, Duration::from_secs(5), now, &Metrics::new()?).await?)
+    let ambient = (&Clock::manual_at(now).0, &Entropy::system());
+    Ok(Store::open(&kind, Duration::from_secs(5), ambient, &Metrics::new()?).await?)
 }
 
 /// Nanoseconds that each of so many calls takes.
@@ -241,6 +242,7 @@ fn record(number: u64, now: Timestamp) -> SessionRecord {
         account: format!("uid=user-{:06},ou=people,dc=example,dc=org", number % 300_000),
         attributes: Attributes::default(),
         stamp: None,
+        emergency: false,
         created: now,
         end: now.plus(Duration::from_hours(12)),
         last_activity: now,

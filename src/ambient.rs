@@ -83,8 +83,20 @@ impl Clock {
     /// A clock that starts at the real time and moves only when told.
     #[must_use]
     pub fn manual() -> (Self, ManualTime) {
-        let millis = Arc::new(AtomicI64::new(Self::system().now().millis()));
+        Self::manual_at(Self::system().now())
+    }
+
+    /// A clock that starts at a moment and moves only when told.
+    #[must_use]
+    pub fn manual_at(start: Timestamp) -> (Self, ManualTime) {
+        let millis = Arc::new(AtomicI64::new(start.millis()));
         (Self(ClockKind::Manual(Arc::clone(&millis))), ManualTime(millis))
+    }
+
+    /// Whether it moves only when told.
+    #[must_use]
+    pub const fn is_manual(&self) -> bool {
+        matches!(self.0, ClockKind::Manual(_))
     }
 
     /// The present moment.

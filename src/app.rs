@@ -3,6 +3,8 @@
 
 mod assertion_keys;
 mod codes;
+mod emergency;
+mod feed;
 mod keys;
 mod operator;
 mod workers;
@@ -135,9 +137,13 @@ impl App {
         // Before the first request is forwarded, until the last was answered.
         let jwks = control.block_on(serve_jwks(&services))?;
         control.spawn(Arc::clone(&services.sessions).run());
+        control.spawn(feed::follow(Arc::clone(&services)));
+        control.spawn(feed::tell(Arc::clone(&services)));
+        control.block_on(feed::settle(&services));
         control.spawn(services.throttle.clone().run());
         control.spawn(keys::tend(Arc::clone(&services)));
         control.spawn(codes::tell(Arc::clone(&services)));
+        control.spawn(emergency::tend(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),

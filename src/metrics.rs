@@ -133,6 +133,10 @@ metrics! {
     gauge lockout_threshold "bindgate_directory_lockout_threshold" [];
     /// Seconds for which the directory counts a wrong password; 0: for ever, -1: not known.
     gauge lockout_window "bindgate_directory_lockout_window_seconds" [];
+    /// Live sessions of emergency accounts.
+    gauge break_glass_sessions_active "bindgate_break_glass_sessions_active" [];
+    /// Logins by emergency accounts while the directory was down.
+    counter break_glass_logins "bindgate_break_glass_logins_total" [result];
     /// Attempts refused by a throttle.
     counter throttled "bindgate_throttled_total" [rule];
     /// Access codes issued, redeemed, wrong, expired and revoked.
@@ -155,6 +159,8 @@ metrics! {
     gauge upstream_up "bindgate_upstream_up" [upstream, server];
     /// Operations of the store.
     counter store_operations "bindgate_store_operations_total" [operation, result];
+    /// Seconds since revocations were read last from a store that several gateways share.
+    gauge revocation_lag "bindgate_revocation_lag_seconds" [];
     /// Configuration reloads.
     counter config_reloads "bindgate_config_reloads_total" [result];
     /// When the served certificate expires, in seconds since 1970.

@@ -15,6 +15,8 @@ pub enum Refusal {
     PasswordChangeRequired,
     /// The password is right, but the account is locked, disabled, expired or not allowed here or now.
     AccountUnavailable,
+    /// The password of an emergency account is right, but a reason is missing.
+    ReasonRequired,
     /// The password is right, but no configured role fits.
     NoRole,
     /// The access code is wrong, spent or expired.
@@ -132,6 +134,12 @@ impl Refusal {
                 "AccountUnavailable",
                 Level::INFO,
                 "This account cannot be used here now; ask your administrator.",
+            ),
+            Self::ReasonRequired => row(
+                401,
+                "ReasonRequired",
+                Level::WARN,
+                "An emergency account must give a short reason, in one line.",
             ),
             Self::NoRole => row(
                 403,

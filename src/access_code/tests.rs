@@ -47,7 +47,8 @@ async fn site(kind: &str, settings: &config::AccessCodes) -> Site {
         "memory" => config::Store::Memory,
         _ => config::Store::Embedded { path: folder.path().join("state.redb") },
     };
-    let store = Store::open(&config, Duration::ZERO, clock.now(), &metrics).await.unwrap();
+    let store =
+        Store::open(&config, Duration::ZERO, (&clock, &Entropy::system()), &metrics).await.unwrap();
     store.open_windows(100_000, clock.now()).unwrap();
     on(Arc::new(store), settings, (clock, time), (metrics, folder)).await
 }

@@ -9,6 +9,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::admin::control::{Answer, Asked, Command, KeyLine, KeyUse, Purpose, SessionLine, Which};
 use crate::admin::telemetry::Readiness;
+use crate::ambient::Timestamp;
 use crate::app::{assertion_keys, keys};
 use crate::audit::{Event, Record};
 use crate::config::Publication;
@@ -74,8 +75,12 @@ async fn carry_out(
         Command::SessionsRevoke { which } => revoke(services, &which, Reason::Operator).await,
         Command::KeysList { purpose: Purpose::Session } => {
             let keys = services.sessions.keys();
+            // Keys of our own begin at once; their names tell seconds, perhaps a later one.
+            let is_shared = services.sessions.store().is_shared();
+            let begun =
+                if is_shared { services.clock.now() } else { Timestamp::from_millis(i64::MAX) };
             for key in &keys {
-                let _ = answers.send(Answer::Key(key_line(key))).await;
+                let _ = answers.send(Answer::Key(key_line(key, begun))).await;
             }
             Ok(u64::try_from(keys.len()).unwrap_or(u64::MAX))
         }
@@ -236,12 +241,18 @@ fn session_line(record: &SessionRecord) -> SessionLine {
     }
 }
 
-fn key_line(facts: &KeyFacts) -> KeyLine {
+fn key_line(facts: &KeyFacts, begun: Timestamp) -> KeyLine {
+    // One for later, which other gateways must hold before it signs.
+    let usage = if facts.created > begun {
+        KeyUse::SignsFrom(facts.created.rfc3339())
+    } else {
+        facts.replaced.map_or(KeyUse::Signs, |since| KeyUse::Verifies(since.rfc3339()))
+    };
     KeyLine {
         kid: facts.kid.clone(),
         algorithm: facts.algorithm.to_owned(),
         created: facts.created.rfc3339(),
-        usage: facts.replaced.map_or(KeyUse::Signs, |since| KeyUse::Verifies(since.rfc3339())),
+        usage,
     }
 }
 

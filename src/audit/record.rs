@@ -27,6 +27,8 @@ pub enum Event {
     Stop,
     /// A login, whatever its outcome.
     Login,
+    /// A login by an emergency account while the directory was down, whatever its outcome.
+    BreakGlass,
     /// A logout.
     Logout,
     /// A request that was refused.
@@ -51,6 +53,7 @@ impl Event {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Login => "login",
+            Self::BreakGlass => "break_glass",
             Self::Logout => "logout",
             Self::Refusal => "refusal",
             Self::Request => "request",
@@ -92,7 +95,8 @@ pub struct Record {
     pub duration: Option<Duration>,
     /// The keyed hash of a login name that matched no entry (`Audit::hash_name`).
     pub name_hash: Option<String>,
-    /// One more word on the cause, from a closed set or from configuration.
+    /// One more word on the cause, from a closed set or from configuration; with an
+    /// emergency account the reason that it gave.
     pub detail: Option<Cow<'static, str>>,
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use super::Check;
-use crate::config::{Config, Store};
+use crate::config::Config;
 use crate::token::KeysDir;
 
 /// Prints every problem, then every note, and says by its exit code whether the
@@ -42,7 +42,7 @@ fn report(args: &Check, out: &mut impl Write) -> io::Result<ExitCode> {
 /// What is wrong with the keys that a start would read.
 fn broken_keys(config: &Config) -> Option<String> {
     let folder = config.token.keys_dir.as_ref()?;
-    let used = matches!(config.store, Store::Embedded { .. });
+    let used = !config.store.is_memory();
     KeysDir::check(folder).err().filter(|_| used).map(|error| error.to_string())
 }
 

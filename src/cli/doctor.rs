@@ -20,6 +20,7 @@ use crate::directory::{self, Finding, Step};
 use crate::identity::Role;
 use crate::metrics::Metrics;
 use crate::policy::explain;
+use crate::store;
 use crate::upstream;
 
 /// Exits with 0 when every step came to a good end, else with 1.
@@ -72,6 +73,7 @@ impl Ward {
             self.policy(config, request, (args.user.is_some(), role.as_ref()));
         }
         self.gateway(config);
+        self.store(config, metrics).await;
         for upstream in &config.upstreams {
             for server in &upstream.servers {
                 let began = Instant::now();
@@ -117,7 +119,7 @@ impl Ward {
         }
     }
 
-    /// The store, as the running gateway sees it; without one, as far as can be seen.
+    /// Whether the gateway runs, and what it says of itself.
     fn gateway(&mut self, config: &Config) {
         let began = Instant::now();
         let socket = config.telemetry.control_socket.as_deref();
@@ -140,15 +142,18 @@ impl Ward {
             Some((_, Err(error))) => ("gateway", Finding::Failed(error.to_string())),
         };
         self.tell(&Step { place: place.to_owned(), tried: "ask", took: began.elapsed(), finding });
-        self.store(config);
     }
 
-    fn store(&mut self, config: &Config) {
+    /// The store, as far as it can be seen from here.
+    async fn store(&mut self, config: &Config, metrics: &Metrics) {
+        let began = Instant::now();
         let finding = match &config.store {
             Store::Memory => Finding::Suspect("in memory: a restart ends every session".to_owned()),
             Store::Embedded { path } => embedded(path),
+            Store::Redis(_) => redis(&config.store, metrics).await,
         };
-        self.at_once("store", "look", finding);
+        let place = "store".to_owned();
+        self.tell(&Step { place, tried: "look", took: began.elapsed(), finding });
     }
 
     fn at_once(&mut self, place: &str, tried: &'static str, finding: Finding) {
@@ -196,6 +201,26 @@ fn readiness(socket: &Path) -> Result<Vec<String>, ControlError> {
 }
 
 /// The store's file, which the gateway alone opens: to open it could change it.
+/// Asks Redis for something that may not be there.
+async fn redis(kind: &Store, metrics: &Metrics) -> Finding {
+    let ambient = (&Clock::system(), &Entropy::system());
+    let store = match store::Store::open(kind, Duration::ZERO, ambient, metrics).await {
+        Ok(store) => store,
+        Err(error) => return Finding::Failed(error.to_string()),
+    };
+    match store.starts().await {
+        Ok(None) => Finding::Fine("Redis answers; no gateway has started with it yet".to_owned()),
+        Ok(Some(starts)) => {
+            Finding::Fine(format!("Redis answers; gateways started {starts} times with it"))
+        }
+        Err(_) => Finding::Failed(
+            "Redis does not answer: look at store.urls, store.username and its password, \
+             store.ca_file, and whether the user may run what docs/operations.md lists"
+                .to_owned(),
+        ),
+    }
+}
+
 fn embedded(path: &Path) -> Finding {
     match fs::metadata(path) {
         Ok(facts) if facts.is_file() => {

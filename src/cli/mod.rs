@@ -289,7 +289,8 @@ pub struct PolicyCheck {
 
 /// Look after users files
 ///
-/// Those of `directory.users_file`, for places without a directory.
+/// Those of `directory.users_file` and `directory.break_glass.users_file`: for places
+/// without a directory, and for the time while it is down.
 #[derive(Args, Debug)]
 pub struct Users {
     /// What to do.

@@ -153,6 +153,12 @@ pub(super) fn note_oddities(r: &mut Reader<'_>, config: &Config) {
         );
         r.note("server.cors_origins", &text);
     }
+    let break_glass = config.directory.as_ref().and_then(|it| it.break_glass.as_ref());
+    if break_glass.is_some() && config.telemetry.audit_file.is_none() {
+        let text = "what emergency accounts do stands in the log alone, as telemetry.audit_file \
+                    is left out";
+        r.note("directory.break_glass", text);
+    }
     note_strange_hosts(r, config);
 }
 

@@ -1,14 +1,14 @@
 //! `[directory]` and `[[directory.role]]`.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
 
-use super::kind::{self, Boolean, Choice, DirectoryUrl, List, Whole};
-use super::pem;
+use super::kind::{self, Boolean, Choice, Whole};
 use super::reader::Reader;
+use super::servers::{self, Discovery, LdapServer};
 use super::users::UsersFile;
+use super::{BreakGlass, pem};
 use crate::identity::Role;
 use crate::secret::Secret;
 
@@ -21,8 +21,12 @@ pub struct Directory {
     pub users: Option<UsersFile>,
     /// How many passwords are compared with hashes of our own at a time.
     pub password_checks: usize,
+    /// `[directory.break_glass]`, beside a server and only there.
+    pub break_glass: Option<BreakGlass>,
     /// The servers, in the order of `urls`: the first that answers is asked.
     pub servers: Vec<LdapServer>,
+    /// The domain whose servers DNS names; `servers` is empty then.
+    pub discovery: Option<Discovery>,
     /// Authorities of `ca_file`; `None` means those of the operating system.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
     /// The service account.
@@ -64,34 +68,6 @@ pub enum DirectoryKind {
     File,
 }
 
-/// One server of `directory.urls`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LdapServer {
-    /// Host name or address, as in the URL, without brackets.
-    pub host: String,
-    /// The port; 636 or 389 when the URL names none.
-    pub port: u16,
-    /// How the connection is protected.
-    pub transport: LdapTransport,
-}
-
-impl LdapServer {
-    fn is_in_clear(&self) -> bool {
-        self.transport == LdapTransport::Plaintext
-    }
-}
-
-/// How the connection to a directory is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LdapTransport {
-    /// `ldaps://`: TLS from the first byte.
-    Tls,
-    /// `ldap://` with `start_tls`.
-    StartTls,
-    /// `ldap://` on loopback with `allow_plaintext`.
-    Plaintext,
-}
-
 /// One `[[directory.role]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleMapping {
@@ -118,8 +94,8 @@ impl Directory {
             r.refuse_foreign(key, "nothing: with kind = \"file\" people are in users_file alone");
         }
         let roles = read_roles(r, true);
-        let names = r.texts("role", "name").into_iter().flatten().map(|name| Role::new(&name));
-        let users = read_users_file(r, &names.collect::<Vec<_>>());
+        let users = read_users_file(r, &role_names(r));
+        r.refuse_foreign("break_glass", "nothing: with kind = \"file\" no directory can be down");
         let password_checks = read_password_checks(r);
         let timeout = read_timeout(r);
         refuse_unbuilt_keys(r);
@@ -127,7 +103,9 @@ impl Directory {
             kind: DirectoryKind::File,
             users: Some(users?),
             password_checks,
+            break_glass: None,
             servers: Vec::new(),
+            discovery: None,
             authorities: None,
             bind_dn: String::new(),
             bind_password: Secret::new(String::new()),
@@ -151,15 +129,10 @@ impl Directory {
         if is_active {
             refuse_keys_of_other_directories(r);
         }
-        let servers = read_servers(r);
+        let servers = servers::read(r, is_active);
         let authorities = read_authorities(r);
         let dn = kind::distinguished_name;
-        let bind_dn = r.required_here("bind_dn", dn(), "The service account; not for a file.");
-        let bind_password = r.secret(
-            "bind_password",
-            "bind_password_file",
-            "The service account's password; not for a file.",
-        );
+        let (bind_dn, bind_password) = read_service_account(r);
         let base_dn = r.required_here(
             "base_dn",
             dn(),
@@ -182,23 +155,22 @@ impl Directory {
             "Whether members of a group's groups count; in Active Directory they always do.",
         );
         let timeout = read_timeout(r);
-        let (bind_connections, idle_timeout) = read_connections(r);
-        if r.is_describing() {
-            read_users_file(r, &[]);
-        } else {
-            r.refuse_foreign("users_file", "nothing: only kind = \"file\" has users in a file");
-        }
+        let (bind_connections, idle_timeout) = servers::read_connections(r);
+        refuse_users_file(r);
         let password_checks = read_password_checks(r);
         let roles = read_roles(r, false);
+        let break_glass = read_break_glass(r);
         refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
-        let kind = kind?;
+        let (kind, servers) = (kind?, servers?);
         let group_base_dn = if is_active { String::new() } else { group_base_dn? };
         Some(Self {
             kind,
             users: None,
             password_checks,
-            servers: servers?,
+            break_glass: break_glass?,
+            servers: servers.0,
+            discovery: servers.1,
             authorities: authorities?,
             bind_dn: bind_dn?,
             bind_password: bind_password?,
@@ -227,8 +199,9 @@ const KIND: Choice<DirectoryKind> = Choice {
 };
 
 /// What only a server has.
-const SERVER_KEYS: [&str; 15] = [
+const SERVER_KEYS: [&str; 16] = [
     "urls",
+    "dns_servers",
     "start_tls",
     "allow_plaintext",
     "ca_file",
@@ -248,7 +221,21 @@ const SERVER_KEYS: [&str; 15] = [
 fn read_users_file(r: &mut Reader<'_>, roles: &[Role]) -> Option<UsersFile> {
     let doc = "The users and the hashes of their passwords, in TOML; required with kind = \"file\", \
                and only there. Read again by itself when it changes.";
-    r.users_file("users_file", roles, doc)
+    r.users_file("users_file", (roles, false), doc)
+}
+
+/// The accounts; `None` inside when there are none.
+#[expect(clippy::option_option, reason = "wrong is not the same as left out")]
+fn read_break_glass(r: &mut Reader<'_>) -> Option<Option<BreakGlass>> {
+    let doc = "Accounts that work only while the directory is down; left out, there are none.";
+    let (given, roles) = (r.given("break_glass"), role_names(r));
+    let read = r.switch("break_glass", doc, |r| BreakGlass::read(r, &roles)).flatten();
+    if given { read.map(Some) } else { Some(None) }
+}
+
+/// The names of the roles as they stand in the file, also beside what is wrong.
+fn role_names(r: &Reader<'_>) -> Vec<Role> {
+    r.texts("role", "name").into_iter().flatten().map(|name| Role::new(&name)).collect()
 }
 
 fn read_password_checks(r: &mut Reader<'_>) -> usize {
@@ -259,6 +246,26 @@ fn read_password_checks(r: &mut Reader<'_>) -> usize {
         "How many passwords are compared with hashes of a users file at a time; each takes the \
          memory that its hash says, 19 MiB or more.",
     )
+}
+
+/// Only described beside a server.
+fn refuse_users_file(r: &mut Reader<'_>) {
+    if r.is_describing() {
+        read_users_file(r, &[]);
+    } else {
+        r.refuse_foreign("users_file", "nothing: only kind = \"file\" has users in a file");
+    }
+}
+
+fn read_service_account(r: &mut Reader<'_>) -> (Option<String>, Option<Secret<String>>) {
+    let dn = kind::distinguished_name();
+    let bind_dn = r.required_here("bind_dn", dn, "The service account; not for a file.");
+    let bind_password = r.secret(
+        "bind_password",
+        "bind_password_file",
+        "The service account's password; not for a file.",
+    );
+    (bind_dn, bind_password)
 }
 
 fn read_timeout(r: &mut Reader<'_>) -> Duration {
@@ -310,59 +317,6 @@ fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
     r.unbuilt("recheck_interval", "asking the directory again during a session");
     r.unbuilt("recheck_grace", "asking the directory again during a session");
     r.unbuilt("password_rules", "changing passwords");
-    r.unbuilt("break_glass", "emergency accounts");
-}
-
-fn read_servers(r: &mut Reader<'_>) -> Option<Vec<LdapServer>> {
-    let urls = r.required_here(
-        "urls",
-        List { of: kind::directory_url(), min: 1 },
-        "The servers, in order: the first that answers is asked. Not for a file.",
-    );
-    let start_tls =
-        r.or("start_tls", Boolean, false, "Whether ldap:// connections are upgraded to TLS.");
-    let allow_plaintext = r.or(
-        "allow_plaintext",
-        Boolean,
-        false,
-        "Whether passwords may cross ldap:// without TLS; on loopback only.",
-    );
-    let urls = urls?;
-    let mut servers = Vec::new();
-    for DirectoryUrl { tls, host, port } in urls {
-        let transport = match (tls, start_tls) {
-            (true, true) => {
-                r.problem("start_tls", "true", "false with ldaps://, which is TLS".to_owned());
-                return None;
-            }
-            (true, false) => LdapTransport::Tls,
-            (false, true) => LdapTransport::StartTls,
-            (false, false) if allow_plaintext && is_loopback(&host) => {
-                if !servers.iter().any(LdapServer::is_in_clear) {
-                    r.note("allow_plaintext", "passwords cross this machine's loopback in clear");
-                }
-                LdapTransport::Plaintext
-            }
-            (false, false) => {
-                let allowed = "ldaps://, start_tls = true, or a loopback address with \
-                               allow_plaintext = true";
-                r.problem("urls", "ldap:// without TLS", allowed.to_owned());
-                return None;
-            }
-        };
-        let server = LdapServer { host, port, transport };
-        if servers.contains(&server) {
-            let found = format!("{}:{} twice", server.host, server.port);
-            r.problem("urls", found, "each server once".to_owned());
-            return None;
-        }
-        servers.push(server);
-    }
-    Some(servers)
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
 /// The authorities; `None` inside when those of the operating system count.
@@ -378,23 +332,6 @@ fn read_authorities(r: &mut Reader<'_>) -> Option<Option<Vec<CertificateDer<'sta
         (false, _) => Some(None),
         (true, file) => pem::authorities(r, "ca_file", &file?).map(Some),
     }
-}
-
-fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
-    let bind_connections = r.or(
-        "bind_connections",
-        Whole { min: 1, max: 1000 },
-        32,
-        "The most passwords that one server checks for us at a time, each on a connection of \
-         its own; further logins wait.",
-    );
-    let idle_timeout = r.or(
-        "idle_timeout",
-        kind::duration(false),
-        Duration::from_secs(30),
-        "How long an unused connection is kept; stay below the server's own limit.",
-    );
-    (bind_connections, idle_timeout)
 }
 
 fn read_roles(r: &mut Reader<'_>, in_file: bool) -> Option<Vec<RoleMapping>> {

@@ -80,7 +80,7 @@ impl Config {
         let doc = "What outlives the process.";
         let store = r.section("store", required, doc, Store::read).flatten();
         // With a broken store nothing is known that could demand a folder of keys.
-        let in_memory = !matches!(store, Some(Store::Embedded { .. }));
+        let in_memory = store.as_ref().is_none_or(Store::is_memory);
         let read_token = |r: &mut Reader<'_>| Token::read(r, in_memory);
         let token = r.section("token", optional, "Tokens and sessions.", read_token);
         let cookie = r.section("cookie", optional, "Our cookies.", Cookie::read);

@@ -4,6 +4,7 @@
 
 mod access_codes;
 mod assertion;
+mod break_glass;
 mod cookie;
 mod crosscheck;
 mod declaration;
@@ -20,11 +21,13 @@ mod pem;
 mod policy_value;
 mod problem;
 mod reader;
+mod redis;
 mod reload;
 mod response_headers;
 mod route;
 mod rows;
 mod secret_key;
+mod servers;
 mod session;
 mod store;
 mod suggestion;
@@ -37,9 +40,10 @@ mod users;
 
 pub use access_codes::AccessCodes;
 pub use assertion::{Assertion, AssertionSignature, Deliver, Publication};
+pub use break_glass::BreakGlass;
 pub use cookie::{Cookie, SameSite};
 pub use declaration::{KeyDefault, KeyDescription};
-pub use directory::{Directory, DirectoryKind, LdapServer, LdapTransport, RoleMapping};
+pub use directory::{Directory, DirectoryKind, RoleMapping};
 pub use guess_budget::{DIGITS_MAX, GUESS_WINDOW, GuessBudget, SuccessBound};
 pub use guess_guard::{FailureTest, GuessGuard};
 pub use headers::{HeaderPreset, Headers, Hsts};
@@ -48,7 +52,9 @@ pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
+pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
+pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{
     Delivery, FIXED_CLAIMS, Lockout, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token,
     TokenAlgorithm,

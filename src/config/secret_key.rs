@@ -45,6 +45,22 @@ impl Reader<'_> {
         }
     }
 
+    /// A secret that may be left out, inline or by the file that its twin names.
+    pub(super) fn optional_secret(
+        &mut self,
+        key: &'static str,
+        twin: &'static str,
+        doc: &'static str,
+    ) -> Option<Secret<String>> {
+        if self.given(key) || self.given(twin) {
+            return self.secret(key, twin, doc);
+        }
+        let twin_doc = "The file that holds it instead; a line end after it does not count.";
+        self.declare(key, doc, || Declaration::secret(twin));
+        self.declare(twin, twin_doc, || Declaration::key(&kind::file(), false, None));
+        None
+    }
+
     /// A secret that only a file holds; `None` when it is left out or wrong.
     pub(super) fn secret_in_file(
         &mut self,

@@ -154,8 +154,8 @@ impl Token {
         let keys_dir = r.optional(
             "keys_dir",
             kind::file(),
-            "The folder of the signing keys, made at the first start; required unless store.kind \
-             is \"memory\".",
+            "The folder of the keys, made at the first start; required unless store.kind is \
+             \"memory\". With \"redis\" session keys are in Redis, and the others here.",
         );
         let delivery = r.or(
             "delivery",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::kind::{self, Choice};
 use super::reader::Reader;
+use super::redis::RedisStore;
 
 /// `[store]`: what outlives the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub enum Store {
         /// Where it lies.
         path: PathBuf,
     },
+    /// Redis, which several gateways share.
+    Redis(Box<RedisStore>),
     /// Nothing outlives the process.
     Memory,
 }
@@ -23,10 +26,15 @@ impl Store {
         let kind = r.required(
             "kind",
             Choice {
-                built: &[("embedded", StoreKind::Embedded), ("memory", StoreKind::Memory)],
-                unbuilt: &[("redis", "Redis")],
+                built: &[
+                    ("embedded", StoreKind::Embedded),
+                    ("redis", StoreKind::Redis),
+                    ("memory", StoreKind::Memory),
+                ],
+                unbuilt: &[],
             },
-            "Where sessions and revocations are kept: in a file, or in memory only.",
+            "Where sessions and revocations are kept: in a file, in Redis, which several gateways \
+             share, or in memory only.",
         );
         let path = r.optional(
             "path",
@@ -34,28 +42,22 @@ impl Store {
             "The embedded store's file, made at the first start; required with kind = \
              \"embedded\".",
         );
-        for key in [
-            "topology",
-            "sentinel_master",
-            "urls",
-            "username",
-            "password",
-            "password_file",
-            "ca_file",
-            "key_prefix",
-            "encryption_key_file",
-        ] {
-            r.unbuilt(key, "Redis");
+        let redis = RedisStore::read(r, kind == Some(StoreKind::Redis));
+        let kind = kind?;
+        if kind != StoreKind::Embedded && r.given("path") {
+            r.note("path", "used with kind = \"embedded\" only");
         }
-        r.unbuilt("max_staleness", "revocations shared by several gateways");
-        match kind? {
+        if kind != StoreKind::Redis {
+            for key in RedisStore::KEYS.into_iter().filter(|key| r.given(key)).collect::<Vec<_>>() {
+                r.note(key, "used with kind = \"redis\" only");
+            }
+        }
+        match kind {
             StoreKind::Memory => {
                 r.note("kind", "\"memory\": a restart ends all sessions");
-                if r.given("path") {
-                    r.note("path", "not used with kind = \"memory\"");
-                }
                 Some(Self::Memory)
             }
+            StoreKind::Redis => redis.map(Box::new).map(Self::Redis),
             StoreKind::Embedded => {
                 if !r.given("path") {
                     r.problem("path", "nothing", "the path of the store's file".to_owned());
@@ -68,11 +70,18 @@ impl Store {
             }
         }
     }
+
+    /// Whether nothing outlives the process.
+    #[must_use]
+    pub const fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory)
+    }
 }
 
 /// The values of `store.kind`.
 #[derive(Clone, Copy, PartialEq)]
 enum StoreKind {
     Embedded,
+    Redis,
     Memory,
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::document::Document;
-use super::kind::{self, AttributeTable, Boolean, Kind as _, List};
+use super::kind::{self, AttributeTable, Boolean, List};
 use super::problem::{Expected, Problem, Problems};
 use super::reader::{Findings, Reader};
 use crate::ambient::Timestamp;
@@ -25,6 +25,8 @@ pub struct UsersFile {
     pub state: Option<FileState>,
     /// The names of `[[directory.role]]`, in order.
     roles: Arc<[Role]>,
+    /// Whether each of its people must have one.
+    needs_role: bool,
 }
 
 /// Somebody of a users file.
@@ -48,12 +50,13 @@ pub struct User {
 pub struct FileState([i64; 7]);
 
 impl UsersFile {
-    /// Reads a file whose people have some of these roles.
+    /// Reads a file whose people have some of these roles, each at least one if so said.
     ///
     /// # Errors
     /// All that is wrong with it.
-    pub fn read(path: PathBuf, roles: &[Role]) -> Result<Self, Problems> {
-        Self { path, users: Arc::from([]), state: None, roles: Arc::from(roles) }.read_again()
+    pub fn read(path: PathBuf, roles: &[Role], needs_role: bool) -> Result<Self, Problems> {
+        let (users, roles) = (Arc::from([]), Arc::from(roles));
+        Self { path, users, state: None, roles, needs_role }.read_again()
     }
 
     /// The same file as it is now.
@@ -117,6 +120,9 @@ impl UsersFile {
             let allowed = format!("roles of [[directory.role]]: {}", known.join(", "));
             r.problem("roles", format!("{role:?}"), allowed);
         }
+        if self.needs_role && roles.is_empty() && r.is_clean() {
+            r.problem("roles", "none", "at least one role of [[directory.role]]".to_owned());
+        }
         let attributes = r.optional("attributes", AttributeTable, "What claims may ask for.");
         let is_disabled = r.or("disabled", Boolean, false, "Whether he may not log in.");
         let has = |role: &&Role| roles.iter().any(|name| name == role.as_str());
@@ -147,18 +153,20 @@ impl FileState {
 
 impl Reader<'_> {
     /// A users file that must be there, with all that is wrong with it among our own
-    /// problems.
+    /// problems; that of people who must have a role always, others beside what was read
+    /// before it.
     pub(super) fn users_file(
         &mut self,
         key: &'static str,
-        roles: &[Role],
+        (roles, needs_role): (&[Role], bool),
         doc: &'static str,
     ) -> Option<UsersFile> {
-        let path = self.optional(key, kind::file(), doc);
-        if self.is_missing(key) {
-            self.problem(key, "nothing", kind::file().allowed());
-        }
-        match UsersFile::read(self.resolve(&path?), roles) {
+        let path = if needs_role {
+            self.required(key, kind::file(), doc)
+        } else {
+            self.required_here(key, kind::file(), doc)
+        };
+        match UsersFile::read(self.resolve(&path?), roles, needs_role) {
             Ok(file) => Some(file),
             Err(problems) => {
                 problems.problems.into_iter().for_each(|problem| self.push(problem));

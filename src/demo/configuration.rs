@@ -106,6 +106,8 @@ nested_groups = true
     for (role, group) in ROLES {
         let _ = write!(text, "[[directory.role]]\nname = \"{role}\"\ngroup = \"{group}\"\n");
     }
+    let issuers = ROLES.map(|(role, _)| format!("{role:?}")).join(", ");
+    let _ = write!(text, "\n[access_codes]\nenabled = true\nissuer_roles = [{issuers}]\n");
     text
 }
 
@@ -121,6 +123,7 @@ fn routes(host: Option<&str>) -> String {
     let rows = [
         ("/public/**", r#"access = "public""#),
         ("/admin/**", r#"roles = ["super_admin", "admin"]"#),
+        ("/codes/**", r#"roles = ["access_code"]"#),
         ("/**", r#"access = "authenticated""#),
     ];
     let host = host.map(|host| format!("host = \"{host}\"\n")).unwrap_or_default();
@@ -165,7 +168,7 @@ mod tests {
         let value = parsed("127.0.0.1:8443");
         assert_eq!(text(&value, "server.public_origin"), "https://localhost:8443");
         assert_eq!(text(&value, "store.path"), "/tmp/a \"b\"/state.redb");
-        assert_eq!(value.find_ref("route").unwrap().as_array().unwrap().len(), 6);
+        assert_eq!(value.find_ref("route").unwrap().as_array().unwrap().len(), 8);
         let urls = value.find_ref("directory.urls").unwrap().as_array().unwrap();
         assert_eq!(urls[0].as_str(), Some("ldaps://127.0.0.1:1636"));
     }
@@ -174,7 +177,7 @@ mod tests {
     fn a_port_of_the_systems_choice_is_not_in_the_origin() {
         let value = parsed("[::1]:0");
         assert_eq!(text(&value, "server.public_origin"), "https://localhost");
-        assert_eq!(value.find_ref("route").unwrap().as_array().unwrap().len(), 3);
+        assert_eq!(value.find_ref("route").unwrap().as_array().unwrap().len(), 4);
     }
 
     #[test]

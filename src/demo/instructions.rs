@@ -17,17 +17,14 @@ pub(super) fn instructions(
     let origin = format!("https://{host}:{}", https.port());
     let file = |name: &str| shell_quoted(&folder.join(name).to_string_lossy());
     let (authority, jar) = (file(super::AUTHORITY), file("cookies"));
+    let (code, phone) = (file("code"), file("phone"));
     let curl = format!("curl -sS --cacert {authority}");
     let [ada, _, cora, _] = USERS;
 
     let mut text = format!(
         "\n  Open {origin}/ in a browser. It warns once: the certificate is a throw-away one.\n\n"
     );
-    let _ = writeln!(text, "  {:<8}{:<16}role", "user", "password");
-    for DemoUser { name, password, role } in &USERS {
-        let role = role.unwrap_or("none: the login is refused");
-        let _ = writeln!(text, "  {name:<8}{password:<16}{role}");
-    }
+    text.push_str(&users());
     text.push_str("\n  Or paste these lines into another shell:\n\n");
     let body = format!(r#"{{"username":"{}","password":"{}"}}"#, cora.name, cora.password);
     let stolen =
@@ -53,6 +50,22 @@ pub(super) fn instructions(
         ),
         ("her role may not do everything", format!("{curl} -b {jar} {origin}/admin/")),
         (
+            "she gives out an access code, to be read out over the telephone",
+            format!(
+                "{curl} -b {jar} -X POST -H 'X-Requested-With: XMLHttpRequest' {origin}/auth/access-codes | tee {code}"
+            ),
+        ),
+        (
+            "whoever types it gets a session of its own, once",
+            format!(
+                "{curl} -c {phone} -H 'Content-Type: application/json' -d @{code} {origin}/auth/access-codes/redeem"
+            ),
+        ),
+        (
+            "which opens what is meant for codes, and nothing else",
+            format!("{curl} -b {phone} {origin}/codes/"),
+        ),
+        (
             "log out; it answers 204",
             format!("{curl} -b {jar} -o /dev/null -w '%{{http_code}}' {origin}/auth/logout"),
         ),
@@ -70,6 +83,16 @@ pub(super) fn instructions(
         ada.password,
         folder = folder.display(),
     );
+    text
+}
+
+/// Who can log in.
+fn users() -> String {
+    let mut text = format!("  {:<8}{:<16}role\n", "user", "password");
+    for DemoUser { name, password, role } in &USERS {
+        let role = role.unwrap_or("none: the login is refused");
+        let _ = writeln!(text, "  {name:<8}{password:<16}{role}");
+    }
     text
 }
 

@@ -1,7 +1,8 @@
 //! Where a server is and how to get there: TCP, and TLS by our own rules, up to where
 //! LDAP can be spoken. Knows no accounts.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -12,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::config::{LdapServer, LdapTransport};
 use crate::directory::DirectoryError;
 use crate::directory::connection::Connection;
+use crate::directory::discovery::Discovery;
 use crate::directory::guard;
 
 /// One server.
@@ -20,6 +22,14 @@ pub(super) struct Endpoint {
     /// Whether searches are kept to the server's own domain.
     within_domain: bool,
     pub(super) tls: Option<(TlsConnector, ServerName<'static>)>,
+    found: Option<FoundByDns>,
+}
+
+/// Where a server is that DNS named.
+struct FoundByDns {
+    discovery: Arc<Discovery>,
+    /// Where it was last; good while DNS is silent.
+    last: Mutex<Vec<SocketAddr>>,
 }
 
 impl Endpoint {
@@ -28,6 +38,7 @@ impl Endpoint {
         server: &LdapServer,
         connector: &TlsConnector,
         within_domain: bool,
+        discovery: Option<&Arc<Discovery>>,
     ) -> Result<Self, DirectoryError> {
         let tls = match server.transport {
             LdapTransport::Plaintext => None,
@@ -38,7 +49,9 @@ impl Endpoint {
                 Some((connector.clone(), name))
             }
         };
-        Ok(Self { server: server.clone(), within_domain, tls })
+        let found =
+            discovery.map(|it| FoundByDns { discovery: Arc::clone(it), last: Mutex::default() });
+        Ok(Self { server: server.clone(), within_domain, tls, found })
     }
 
     /// `host:port`, as metrics and logs name the server.
@@ -48,8 +61,11 @@ impl Endpoint {
 
     /// Connects; has no deadline of its own.
     pub(super) async fn connect(&self) -> Result<Connection, DirectoryError> {
-        let address = (self.server.host.as_str(), self.server.port);
-        let mut stream = TcpStream::connect(address).await.map_err(DirectoryError::Connect)?;
+        let stream = match &self.found {
+            None => TcpStream::connect((self.server.host.as_str(), self.server.port)).await,
+            Some(found) => TcpStream::connect(&*found.addresses(&self.server).await?).await,
+        };
+        let mut stream = stream.map_err(DirectoryError::Connect)?;
         // Without this every new TLS connection waits 44 ms for a delayed acknowledgement.
         stream.set_nodelay(true).map_err(DirectoryError::Connect)?;
         if self.server.transport == LdapTransport::StartTls {
@@ -70,6 +86,19 @@ impl Endpoint {
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
         Connection::over(stream, self.name(), self.within_domain).await
+    }
+}
+
+impl FoundByDns {
+    async fn addresses(&self, server: &LdapServer) -> Result<Vec<SocketAddr>, DirectoryError> {
+        let found = self.discovery.addresses(server).await;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match found {
+            Ok(addresses) => last.clone_from(&addresses),
+            Err(error) if last.is_empty() => return Err(error),
+            Err(_) => {}
+        }
+        Ok(last.clone())
     }
 }
 

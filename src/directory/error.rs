@@ -47,6 +47,9 @@ pub enum DirectoryError {
     /// A password was sent, and there was no answer: it may have been counted as wrong.
     #[error("no answer to a bind")]
     BindUnanswered,
+    /// DNS did not say where the servers of the domain are.
+    #[error("cannot find the domain's servers: {0}")]
+    Discovery(String),
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -98,6 +101,7 @@ impl DirectoryError {
         match self {
             Self::Timeout
             | Self::BindUnanswered
+            | Self::Discovery(_)
             | Self::Connect(_)
             | Self::StartTls(_)
             | Self::Tls(_)
@@ -118,6 +122,7 @@ impl DirectoryError {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
             Self::BindUnanswered => "bind_unanswered",
+            Self::Discovery(_) => "discovery",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",
             Self::Tls(_) => "tls",

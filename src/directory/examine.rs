@@ -3,6 +3,7 @@
 //! and changes nothing. Knows no screen.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ldap3::Scope;
@@ -13,6 +14,7 @@ use crate::ambient::{Entropy, Timestamp};
 use crate::config;
 use crate::directory::chain;
 use crate::directory::connection::{Connection, Search};
+use crate::directory::discovery::Discovery;
 use crate::directory::endpoint::{Endpoint, tls_connector};
 use crate::directory::entry::Entry;
 use crate::directory::expect::{self, Suspicion};
@@ -99,8 +101,14 @@ pub async fn examine(
         return in_file(&mut examination, file, user);
     }
     let mut first = None;
-    for server in &config.servers {
-        let connection = Box::pin(reach(&mut examination, config, server)).await;
+    let found = config.discovery.as_ref().map(|it| Arc::new(Discovery::new(it, entropy)));
+    let servers = match &found {
+        None => config.servers.clone(),
+        Some(found) => examination.step(("directory.urls", "ask DNS"), look_up(found)).await?,
+    };
+    for server in &servers {
+        let place = (server, found.as_ref());
+        let connection = Box::pin(reach(&mut examination, config, place)).await;
         first = first.or(connection);
     }
     let connection = first?;
@@ -138,13 +146,13 @@ fn in_file(
 async fn reach(
     examination: &mut Examination<'_>,
     config: &config::Directory,
-    server: &config::LdapServer,
+    (server, found): (&config::LdapServer, Option<&Arc<Discovery>>),
 ) -> Option<Connection> {
     let is_active = config.kind == config::DirectoryKind::ActiveDirectory;
     let name = format!("{}:{}", server.host, server.port);
     let place = name.as_str();
     let prepared = tls_connector(config.authorities.as_deref())
-        .and_then(|connector| Endpoint::new(server, &connector, is_active));
+        .and_then(|connector| Endpoint::new(server, &connector, is_active, found));
     let endpoint = match prepared {
         Ok(endpoint) => endpoint,
         Err(error) => {
@@ -152,7 +160,7 @@ async fn reach(
             return None;
         }
     };
-    let addresses = examination.step((place, "resolve"), resolve(server)).await?;
+    let addresses = examination.step((place, "resolve"), resolve(server, found)).await?;
     let stream = examination.step((place, "connect"), connect(&addresses)).await?;
     let now = examination.now;
     let securing = Box::pin(secure(&endpoint, stream, now));
@@ -162,11 +170,34 @@ async fn reach(
     Some(connection)
 }
 
-async fn resolve(server: &config::LdapServer) -> Result<(Vec<SocketAddr>, Finding), Finding> {
-    let found = lookup_host((server.host.as_str(), server.port)).await.map_err(|error| {
-        Finding::Failed(format!("{error}: is the name in directory.urls spelled right?"))
+/// Which servers a domain has.
+async fn look_up(found: &Discovery) -> Result<(Vec<config::LdapServer>, Finding), Finding> {
+    let servers = found.look_up().await.map_err(|error| {
+        Finding::Failed(format!(
+            "{error}: is the domain in directory.urls spelled right, and does that DNS server \
+             know it (directory.dns_servers)?"
+        ))
     })?;
-    let addresses: Vec<SocketAddr> = found.collect();
+    let servers = servers.servers;
+    let shown: Vec<_> = servers.iter().map(|it| format!("{}:{}", it.host, it.port)).collect();
+    Ok((servers, Finding::Fine(shown.join(", "))))
+}
+
+async fn resolve(
+    server: &config::LdapServer,
+    found: Option<&Arc<Discovery>>,
+) -> Result<(Vec<SocketAddr>, Finding), Finding> {
+    let addresses: Vec<SocketAddr> = match found {
+        Some(found) => found.addresses(server).await.map_err(|error| {
+            Finding::Failed(format!("{error}: DNS names the server, but not its address"))
+        })?,
+        None => lookup_host((server.host.as_str(), server.port))
+            .await
+            .map_err(|error| {
+                Finding::Failed(format!("{error}: is the name in directory.urls spelled right?"))
+            })?
+            .collect(),
+    };
     let shown: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     if addresses.is_empty() {
         return Err(Finding::Failed("the name has no address".to_owned()));

@@ -1,20 +1,15 @@
 //! A directory that is a file: for places that have no server. Knows nobody but whom
 //! the file names.
 
-use aws_lc_rs::digest;
-
 use crate::config;
-use crate::config::{Lockout, User};
-use crate::directory::stamp::Stamp;
-use crate::directory::users_file::UsersFile;
+use crate::config::Lockout;
+use crate::directory::users_file::{UsersFile, asked_for, stamp};
 use crate::directory::{Account, Bar, DirectoryError, Person, VerifyError};
-use crate::identity::{Attributes, Credentials, Subject};
+use crate::identity::{Credentials, Subject};
 use crate::metrics::{DirectoryUp, Metrics};
 
 /// How the file is called in metrics.
 const LABEL: &str = "users_file";
-/// As much of a hash as nobody meets twice.
-const STAMP_BYTES: usize = 16;
 
 /// A directory of one users file.
 pub(super) struct FileDirectory {
@@ -65,33 +60,20 @@ impl FileDirectory {
         let Some(role) = user.role.clone() else {
             return Err(VerifyError::NoRole { account, subject });
         };
-        let attributes = asked_for(&self.attributes, &user.attributes);
-        let stamp = Some(stamp(&user));
-        Ok(Person { subject, role, account, attributes, notice: None, stamp })
+        Ok(Person {
+            subject,
+            role,
+            account,
+            notice: None,
+            attributes: asked_for(&self.attributes, &user.attributes),
+            stamp: Some(stamp(&user)),
+            emergency: false,
+            lifetime_max: None,
+        })
     }
 
     /// Looks after the file; never returns.
     pub(super) async fn keep_up(&self) {
         self.users.keep().await;
     }
-}
-
-/// What tells a password from a later one: a hash of its hash, which says nothing.
-fn stamp(user: &User) -> String {
-    let phc = user.password.to_phc();
-    let digest = digest::digest(&digest::SHA256, phc.expose().as_bytes());
-    let text = digest.as_ref().iter().take(STAMP_BYTES).map(|byte| format!("{byte:02x}"));
-    let password = Some(format!("password_hash={}", text.collect::<String>()));
-    Stamp { password, entry: None }.text()
-}
-
-/// Of what the file says, that which claims ask for.
-fn asked_for(names: &[String], said: &Attributes) -> Attributes {
-    let mut kept = Attributes::default();
-    for name in names {
-        if let Err(cause) = kept.add(name, said.values(name).to_vec()) {
-            tracing::error!(attribute = name, %cause, "claims go without an attribute");
-        }
-    }
-    kept
 }

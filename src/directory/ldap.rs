@@ -105,6 +105,10 @@ impl LdapDirectory {
         self.pool.is_up()
     }
 
+    pub(super) fn is_down(&self) -> bool {
+        self.pool.is_down()
+    }
+
     pub(super) async fn keep_up(&self) {
         self.pool.keep_up().await;
     }
@@ -216,6 +220,8 @@ impl LdapDirectory {
                 account,
                 stamp: Some(Stamp::read(entry).text()),
                 notice: None,
+                emergency: false,
+                lifetime_max: None,
             }),
             None => Err(VerifyError::NoRole { account, subject }),
         }

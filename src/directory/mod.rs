@@ -13,7 +13,9 @@ mod breaker;
 mod chain;
 mod connection;
 mod diagnostic;
+mod discovery;
 mod dn;
+mod emergency;
 mod endpoint;
 mod entry;
 mod error;
@@ -32,12 +34,14 @@ mod server;
 mod stamp;
 mod users_file;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::ambient::Entropy;
 use crate::config::{self, DirectoryKind, Lockout};
+use crate::directory::emergency::Emergency;
 use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
 use crate::identity::{Attributes, Credentials, Role, Subject};
@@ -48,8 +52,16 @@ pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 
-/// The directory of the configuration.
-pub struct Directory(Kind);
+/// How long one login without an answer counts against a directory that seems up.
+const DOUBT: Duration = Duration::from_mins(1);
+
+/// The directory of the configuration, and who may log in while it is down.
+pub struct Directory {
+    kind: Kind,
+    emergency: Option<Emergency>,
+    /// Since when a directory that seems up has answered no login.
+    doubt: Mutex<Option<Instant>>,
+}
 
 enum Kind {
     Ldap(Box<LdapDirectory>),
@@ -72,6 +84,10 @@ pub struct Person {
     /// What tells this account and its password from later ones; compared as text, never
     /// understood elsewhere. `None` where the directory says nothing of the kind.
     pub stamp: Option<String>,
+    /// Whether it is an emergency account, which works only while the directory is down.
+    pub emergency: bool,
+    /// The longest that a session may live, if less than others'.
+    pub lifetime_max: Option<Duration>,
 }
 
 /// An account whose password has not been tried yet.
@@ -100,16 +116,19 @@ impl Directory {
         metrics: &Metrics,
         entropy: &Entropy,
     ) -> Result<Self, DirectoryError> {
-        Ok(Self(match config.kind {
+        let kind = match config.kind {
             DirectoryKind::Ldap | DirectoryKind::ActiveDirectory => {
                 Kind::Ldap(Box::new(LdapDirectory::new(config, metrics, entropy)?))
             }
             DirectoryKind::File => Kind::File(Box::new(FileDirectory::new(config, metrics)?)),
-        }))
+        };
+        let emergency = Emergency::new(config, metrics);
+        Ok(Self { kind, emergency, doubt: Mutex::default() })
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
-    /// sent with the password.
+    /// sent with the password. The name of an emergency account is asked of the directory
+    /// as any other, and only while that is down of our own file.
     ///
     /// # Errors
     /// When they do not fit, the account cannot be used, or the directory is unavailable.
@@ -127,16 +146,82 @@ impl Directory {
         credentials: &Credentials,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        match &self.0 {
+        let emergency = self.emergency.as_ref().filter(|emergency| emergency.has(credentials));
+        let Some(emergency) = emergency else { return self.ask(credentials, found).await };
+        // Known to be down, it is not told the password of an emergency account.
+        if !self.is_down() {
+            match self.ask(credentials, found).await {
+                Err(VerifyError::Unavailable(error)) => {
+                    tracing::warn!(%error, "the directory cannot answer for an emergency account");
+                }
+                answer => return answer,
+            }
+        }
+        emergency.verify(credentials).await
+    }
+
+    /// Asks the directory itself, and keeps in mind whether it said anything.
+    async fn ask(
+        &self,
+        credentials: &Credentials,
+        found: impl AsyncFnOnce(Account) -> bool,
+    ) -> Result<Person, VerifyError> {
+        let verified = match &self.kind {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
             Kind::File(file) => file.verify(credentials, found).await,
+        };
+        let is_silent = matches!(verified, Err(VerifyError::Unavailable(_)));
+        *self.doubt() = (is_silent && self.is_up()).then(Instant::now);
+        verified
+    }
+
+    fn doubt(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.doubt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_doubted(&self) -> bool {
+        self.doubt().is_some_and(|since| since.elapsed() < DOUBT)
+    }
+
+    /// Whether every server failed when it was last asked.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        match &self.kind {
+            Kind::Ldap(ldap) => ldap.is_down(),
+            Kind::File(_) => false,
         }
+    }
+
+    /// Whether somebody could log in now by an emergency account.
+    #[must_use]
+    pub fn is_emergency(&self) -> bool {
+        self.emergency.is_some() && (self.is_down() || self.is_doubted())
+    }
+
+    /// Whether it answers, so that no emergency account is needed. One that seems up may
+    /// still not answer logins.
+    #[must_use]
+    pub fn is_back(&self) -> bool {
+        if !self.is_up() {
+            // From here on it is its own looks that count.
+            *self.doubt() = None;
+            return false;
+        }
+        !self.is_doubted()
+    }
+
+    /// Whether an emergency account stands as it did at a login: there, open, with the same
+    /// role and password.
+    #[must_use]
+    pub fn emergency_stands(&self, account: &str, role: &Role, stamp: Option<&str>) -> bool {
+        let emergency = self.emergency.as_ref();
+        emergency.is_some_and(|it| it.stands(account, role.as_str(), stamp))
     }
 
     /// Whether any server answered when it was last asked; false until one was.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Ldap(ldap) => ldap.is_up(),
             Kind::File(_) => true,
         }
@@ -146,7 +231,7 @@ impl Directory {
     /// returns, ends when dropped.
     pub async fn watch_lockout(&self, tell: impl Fn(Option<Lockout>)) {
         loop {
-            match &self.0 {
+            match &self.kind {
                 Kind::Ldap(ldap) => tell(ldap.lockout().await),
                 Kind::File(_) => tell(Some(Lockout::NEVER)),
             }
@@ -155,12 +240,21 @@ impl Directory {
     }
 
     /// Asks every server regularly whether it answers, connects again before that is
-    /// needed, and closes unused connections; never returns, ends when dropped.
+    /// needed, closes unused connections, and looks after files; never returns, ends
+    /// when dropped.
     pub async fn keep_up(&self) {
-        match &self.0 {
-            Kind::Ldap(ldap) => ldap.keep_up().await,
-            Kind::File(file) => file.keep_up().await,
-        }
+        let kind = async {
+            match &self.kind {
+                Kind::Ldap(ldap) => ldap.keep_up().await,
+                Kind::File(file) => file.keep_up().await,
+            }
+        };
+        let emergency = async {
+            if let Some(emergency) = &self.emergency {
+                emergency.keep().await;
+            }
+        };
+        tokio::join!(kind, emergency);
     }
 }
 

@@ -52,6 +52,8 @@ pub enum Bar {
     SmartCardRequired,
     /// The entry names no usable subject; the log says why.
     NoSubject,
+    /// It is an emergency account, and disabled.
+    EmergencyDisabled,
 }
 
 /// Why a login was rejected. The public is told none of it.
@@ -73,6 +75,8 @@ pub enum Rejection {
     SmartCardRequired,
     /// The entry went away, has no password, is an alias or may not bind.
     Unbindable,
+    /// The password of an emergency account is wrong.
+    Emergency,
 }
 
 impl Notice {
@@ -110,6 +114,7 @@ impl Bar {
             Self::NotHere => "not_here",
             Self::SmartCardRequired => "smart_card_required",
             Self::NoSubject => "no_subject",
+            Self::EmergencyDisabled => "break_glass_disabled",
         }
     }
 }
@@ -127,6 +132,7 @@ impl Rejection {
             Self::Disabled => "disabled",
             Self::SmartCardRequired => "smart_card_required",
             Self::Unbindable => "unbindable",
+            Self::Emergency => "break_glass_wrong_password",
         }
     }
 }

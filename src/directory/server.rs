@@ -120,6 +120,16 @@ impl Server {
         }
     }
 
+    /// `host:port`.
+    pub(super) fn name(&self) -> &str {
+        self.meter.server()
+    }
+
+    /// Whether it is this one, reached in this way.
+    pub(super) fn is_at(&self, server: &config::LdapServer) -> bool {
+        self.endpoint.server == *server
+    }
+
     /// Whether it answered when it was last asked; false until it was.
     pub(super) fn is_up(&self) -> bool {
         self.breaker.is_up()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use aws_lc_rs::hmac;
+use aws_lc_rs::{digest, hmac};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -15,13 +15,16 @@ use tokio::time::{sleep, timeout};
 use crate::config;
 use crate::config::User;
 use crate::directory::meter::Meter;
+use crate::directory::stamp::Stamp;
 use crate::directory::{DirectoryError, Operation, Rejection, VerifyError};
-use crate::identity::{Credentials, PasswordHash, fold_name};
+use crate::identity::{Attributes, Credentials, PasswordHash, fold_name};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// As much of a hash as nobody meets twice.
+const STAMP_BYTES: usize = 16;
 
 /// A users file, its people as of now.
 pub(super) struct UsersFile {
@@ -76,6 +79,11 @@ impl UsersFile {
     /// Whom a login is about.
     pub(super) fn find(&self, credentials: &Credentials) -> Candidate {
         self.table.load().find(&credentials.folded_name())
+    }
+
+    /// The user of a folded name.
+    pub(super) fn get(&self, name: &str) -> Option<User> {
+        self.table.load().get(name).cloned()
     }
 
     /// Compares the password.
@@ -173,8 +181,12 @@ impl Table {
         Self { file, places, secret }
     }
 
+    fn get(&self, name: &str) -> Option<&User> {
+        self.places.get(name).and_then(|place| self.file.users.get(*place))
+    }
+
     fn find(&self, name: &str) -> Candidate {
-        let user = self.places.get(name).and_then(|place| self.file.users.get(*place));
+        let user = self.get(name);
         let hash = user.map_or_else(|| self.hash_for_nobody(name), |user| user.password.clone());
         Candidate { user: user.cloned(), hash }
     }
@@ -196,6 +208,26 @@ impl Candidate {
     pub(super) const fn is_known(&self) -> bool {
         self.user.is_some()
     }
+}
+
+/// What tells a password from a later one: a hash of its hash, which says nothing.
+pub(super) fn stamp(user: &User) -> String {
+    let phc = user.password.to_phc();
+    let digest = digest::digest(&digest::SHA256, phc.expose().as_bytes());
+    let text = digest.as_ref().iter().take(STAMP_BYTES).map(|byte| format!("{byte:02x}"));
+    let password = Some(format!("password_hash={}", text.collect::<String>()));
+    Stamp { password, entry: None }.text()
+}
+
+/// Of what the file says, that which claims ask for.
+pub(super) fn asked_for(names: &[String], said: &Attributes) -> Attributes {
+    let mut kept = Attributes::default();
+    for name in names {
+        if let Err(cause) = kept.add(name, said.values(name).to_vec()) {
+            tracing::error!(attribute = name, %cause, "claims go without an attribute");
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

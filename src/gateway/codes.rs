@@ -386,7 +386,9 @@ mod tests {
         let (clock, time) = Clock::manual();
         let metrics = Metrics::new().unwrap();
         let memory = config::Store::Memory;
-        let store = Store::open(&memory, Duration::ZERO, clock.now(), &metrics).await.unwrap();
+        let store = Store::open(&memory, Duration::ZERO, (&clock, &Entropy::system()), &metrics)
+            .await
+            .unwrap();
         let (store, entropy) = (Arc::new(store), Entropy::seeded(1));
         let keys = CodeKeys::open(&store, &entropy).await.unwrap();
         let settings = config::AccessCodes {

@@ -154,6 +154,7 @@ impl Credentials {
         let pair = self.sessions.check(text, value).await.map_err(|error| match error {
             CheckError::InvalidToken(_) => Refusal::InvalidToken,
             CheckError::ContextMismatch => Refusal::ContextMismatch,
+            CheckError::StoreUnavailable => Refusal::StoreUnavailable,
         })?;
         let known = Rc::new(KnownPair {
             user: header_value(pair.subject().as_str())?,

@@ -100,6 +100,7 @@ impl Gateway {
         let sessions = Arc::clone(&self.services().sessions);
         match sessions.admit(&pair, carrier, exchange.presence) {
             Admission::Ended => return Err(Refusal::SessionRevoked),
+            Admission::Unknown => return Err(Refusal::StoreUnavailable),
             Admission::Stolen => {
                 self.end_session(exchange, owner(&pair), Reason::Stolen).await?;
                 return Err(Refusal::SessionRevoked);

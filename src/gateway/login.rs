@@ -17,6 +17,7 @@ use crate::directory::Directory;
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
 use crate::gateway::device;
+use crate::gateway::emergency::GivenReason;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::logins::level;
@@ -45,6 +46,8 @@ const USER_AGENT_BYTES_MAX: usize = 256;
 struct Posted {
     username: String,
     password: Secret<String>,
+    /// Why an emergency account is needed; others are not asked.
+    reason: Option<GivenReason>,
     /// The form's return path; `None` for JSON.
     form: Option<String>,
 }
@@ -53,6 +56,9 @@ struct Posted {
 struct LoginJson {
     username: String,
     password: String,
+    /// Whatever it is: where it is not needed, it is ignored.
+    #[serde(default)]
+    reason: serde_json::Value,
 }
 
 impl Gateway {
@@ -135,7 +141,7 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        posted: Posted,
+        mut posted: Posted,
         headers: &HeaderMap,
     ) -> Result<LoggedIn, Refusal> {
         exchange.progress = Progress::Recorded;
@@ -146,6 +152,7 @@ impl Gateway {
         let began = Instant::now();
         let mut record = exchange.record(Event::Login, "", None);
         record.name_hash = Some(services.audit.hash_name(&posted.username));
+        let reason = posted.reason.take();
         let (credentials, directory) = possible(loaded, posted).map_err(|(refusal, outcome)| {
             opening::count(services, outcome, began);
             record.outcome = outcome;
@@ -158,6 +165,7 @@ impl Gateway {
             credentials,
             device: device::brought(headers, &loaded.snapshot.config.cookie.device_name),
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
+            reason,
             previous: loaded.credentials.read(headers, false).await.credential.ok().map(
                 |previous| {
                     let pair = &previous.known.pair;
@@ -271,6 +279,7 @@ fn login_form(
         action: &format!("{}/login", config.server.auth_prefix),
         return_path: back,
         name,
+        asks_reason: loaded.snapshot.directory.as_ref().is_some_and(|it| it.is_emergency()),
         error,
     };
     answer::page(status, page.html())
@@ -285,6 +294,7 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
         return Ok(Posted {
             username: parameter(text, "username").unwrap_or_default(),
             password: Secret::new(parameter(text, "password").unwrap_or_default()),
+            reason: parameter(text, "reason").and_then(|text| GivenReason::parse(&text)),
             form: Some(parameter(text, "rd").unwrap_or_default()),
         });
     }
@@ -294,7 +304,12 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
     let reason = "The body must be JSON with the strings username and password.";
     let login: LoginJson =
         serde_json::from_slice(body).map_err(|_| Refusal::BadRequest { reason })?;
-    Ok(Posted { username: login.username, password: Secret::new(login.password), form: None })
+    Ok(Posted {
+        username: login.username,
+        password: Secret::new(login.password),
+        reason: login.reason.as_str().and_then(GivenReason::parse),
+        form: None,
+    })
 }
 
 /// A parameter of a query or form (application/x-www-form-urlencoded): the first

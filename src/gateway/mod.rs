@@ -9,6 +9,7 @@ mod code_page;
 mod codes;
 mod credential;
 mod device;
+mod emergency;
 mod endpoints;
 mod exchange;
 mod exposure;

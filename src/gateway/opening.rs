@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::audit::Record;
 use crate::directory::{Directory, DirectoryError, Notice, Person, VerifyError};
 use crate::gateway::Services;
+use crate::gateway::emergency::{self, GivenReason};
 use crate::gateway::endpoints::end_and_record;
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
@@ -23,6 +24,8 @@ pub(super) struct Opening {
     pub(super) origin: Origin,
     /// The device cookie that the browser brought.
     pub(super) device: Option<Secret<String>>,
+    /// What an emergency account must give; others are not asked.
+    pub(super) reason: Option<GivenReason>,
     /// The session that the browser already had, and the record of its end.
     pub(super) previous: Option<(SessionId, Record)>,
     /// The login's record, with the keyed hash of the name as typed.
@@ -46,14 +49,18 @@ struct Verdict {
     account: Option<String>,
     /// What the directory warned of.
     notice: Option<Notice>,
+    /// Whether it was an emergency account's, in earnest.
+    emergency: bool,
 }
 
 impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
     pub(super) async fn complete(self, services: Arc<Services>) -> Result<LoggedIn, Refusal> {
-        let Self { directory, credentials, origin, device, previous, mut record, began } = self;
-        let verdict = verify_and_open(&services, &directory, (&credentials, device), origin).await;
+        let Self { directory, credentials, origin, device, reason, previous, mut record, began } =
+            self;
+        let asked = (&credentials, device, reason.as_ref());
+        let verdict = verify_and_open(&services, &directory, asked, origin).await;
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
@@ -61,6 +68,9 @@ impl Opening {
         if let Some(account) = verdict.account {
             record.subject = Some(account.into());
             record.name_hash = None;
+        }
+        if verdict.emergency {
+            emergency::announce(&services, &mut record, reason);
         }
         let logged_in = match verdict.result {
             Ok(logged_in) => logged_in,
@@ -117,7 +127,7 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 async fn verify_and_open(
     services: &Services,
     directory: &Directory,
-    (credentials, device): (&Credentials, Option<Secret<String>>),
+    (credentials, device, reason): (&Credentials, Option<Secret<String>>, Option<&GivenReason>),
     origin: Origin,
 ) -> Verdict {
     // Counted before anybody is asked.
@@ -127,7 +137,7 @@ async fn verify_and_open(
         Ok(attempt) => attempt,
         Err(denied) => {
             let (refusal, outcome) = not_tried(denied);
-            return Verdict { result: Err(refusal), outcome, account: None, notice: None };
+            return Verdict::refused(refusal, outcome);
         }
     };
     let (mut account, mut notice, mut denied) = (None, None, None);
@@ -141,26 +151,61 @@ async fn verify_and_open(
             denied.is_none()
         })
         .await;
+    let is_emergency = match &verified {
+        Ok(person) => person.emergency,
+        Err(error) => emergency::concerns(error),
+    };
+    if is_emergency {
+        // It is one of ours, so that nobody typed a password into the name field.
+        account = Some(credentials.folded_name());
+    }
     let (refusal, outcome) = match verified {
         Ok(person) => {
             let remembering = attempt.succeeded().await;
             notice = person.notice;
-            let Person { subject, role, account: name, attributes, stamp, .. } = person;
-            let person = session::Person { subject, role, account: name, attributes, stamp };
-            match services.sessions.open(person, origin).await {
+            match open(services, person, reason, origin).await {
                 Ok(opened) => {
-                    let result = Ok(LoggedIn { opened, device: remembering.remember().await });
-                    return Verdict { result, outcome: "ok", account, notice };
+                    let logged_in = LoggedIn { opened, device: remembering.remember().await };
+                    return Verdict {
+                        result: Ok(logged_in),
+                        outcome: "ok",
+                        account,
+                        notice,
+                        emergency: is_emergency,
+                    };
                 }
-                Err(error) => {
-                    tracing::error!(%error, "a session could not be opened");
-                    (Refusal::StoreUnavailable, "store_unavailable")
-                }
+                Err(refused) => refused,
             }
         }
         Err(error) => turned_away(error, attempt, denied).await,
     };
-    Verdict { result: Err(refusal), outcome, account, notice }
+    Verdict { account, notice, emergency: is_emergency, ..Verdict::refused(refusal, outcome) }
+}
+
+/// Opens the session of somebody whose password was right.
+async fn open(
+    services: &Services,
+    person: Person,
+    reason: Option<&GivenReason>,
+    origin: Origin,
+) -> Result<Opened, (Refusal, &'static str)> {
+    if person.emergency {
+        emergency::demand(reason)?;
+    }
+    let Person { subject, role, account, attributes, stamp, emergency, lifetime_max, .. } = person;
+    let person =
+        session::Person { subject, role, account, attributes, stamp, emergency, lifetime_max };
+    services.sessions.open(person, origin).await.map_err(|error| {
+        tracing::error!(%error, "a session could not be opened");
+        (Refusal::StoreUnavailable, "store_unavailable")
+    })
+}
+
+impl Verdict {
+    /// Of somebody who was not let in.
+    const fn refused(refusal: Refusal, outcome: &'static str) -> Self {
+        Self { result: Err(refusal), outcome, account: None, notice: None, emergency: false }
+    }
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.

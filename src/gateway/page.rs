@@ -51,6 +51,8 @@ pub struct Login<'a> {
     pub return_path: &'a str,
     /// The name typed before, when the page is shown again; else empty.
     pub name: &'a str,
+    /// Whether emergency accounts work now, which must give a reason.
+    pub asks_reason: bool,
     /// Why the login failed: a refusal's public sentence.
     pub error: Option<&'a str>,
 }
@@ -61,8 +63,10 @@ impl Login<'_> {
     /// # Errors
     /// Never in practice: writing to memory does not fail.
     pub fn html(&self) -> Result<String, PageError> {
-        let &Self { title, notice, action, return_path, name, error } = self;
-        LoginTemplate { style: STYLE, title, notice, action, return_path, name, error }.render()
+        let &Self { title, notice, action, return_path, name, asks_reason, error } = self;
+        let style = STYLE;
+        LoginTemplate { style, title, notice, action, return_path, name, asks_reason, error }
+            .render()
     }
 }
 
@@ -110,6 +114,7 @@ struct LoginTemplate<'a> {
     action: &'a str,
     return_path: &'a str,
     name: &'a str,
+    asks_reason: bool,
     error: Option<&'a str>,
 }
 
@@ -137,6 +142,7 @@ mod tests {
             action: "/auth/login",
             return_path: text,
             name: text,
+            asks_reason: error.is_some(),
             error,
         };
         page.html().unwrap()
@@ -196,6 +202,15 @@ mod tests {
         assert!(page.contains("<title>Error: "));
         assert!(page.contains(r#"<p class="error" id="error" role="alert">The user name or "#));
         assert_eq!(page.matches(r#"aria-describedby="error""#).count(), 2);
+    }
+
+    #[test]
+    fn a_reason_is_asked_for_only_where_one_is_needed() {
+        let (usual, emergency) = (login("", None), login("", Some("x")));
+        assert!(!usual.contains("reason"));
+        for needed in [r#"<label for="reason">"#, r#"name="reason" type="text" maxlength="256""#] {
+            assert!(emergency.contains(needed), "{needed}");
+        }
     }
 
     #[test]

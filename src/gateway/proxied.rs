@@ -209,6 +209,7 @@ impl Gateway {
             }
             Admission::RenewFirst | Admission::Expired => return Err(Refusal::TokenExpired),
             Admission::Ended => return Err(Refusal::SessionRevoked),
+            Admission::Unknown => return Err(Refusal::StoreUnavailable),
             Admission::Stolen => {
                 self.end_session(exchange, owner(&known.pair), Reason::Stolen).await?;
                 return Err(Refusal::SessionRevoked);

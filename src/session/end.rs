@@ -29,6 +29,10 @@ pub enum Reason {
     SessionLimit,
     /// An operator dropped the keys of its tokens.
     KeysDropped,
+    /// The directory is back, so that its emergency account is not needed any more.
+    DirectoryBack,
+    /// Its emergency account is gone, closed, or has another role or password.
+    EmergencyOver,
 }
 
 impl Reason {
@@ -44,6 +48,8 @@ impl Reason {
             Self::Exposed => "exposed",
             Self::SessionLimit => "session_limit",
             Self::KeysDropped => "keys_dropped",
+            Self::DirectoryBack => "directory_back",
+            Self::EmergencyOver => "break_glass_over",
         }
     }
 }

@@ -3,13 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::session::Sessions;
-use crate::store::{PAGE, SessionRecord};
+use crate::store::{PAGE, Replaced, SessionRecord};
 use crate::token::{KeyError, KeyFacts, KeyRing, LEEWAY};
 
 /// Pages of sessions that are looked through in one go for holders of old tokens.
@@ -70,6 +71,9 @@ impl Sessions {
     /// When the key cannot be made or written; all is then as it was.
     pub async fn rotate_keys(&self) -> Result<Vec<KeyEvent>, KeyError> {
         let _changing = self.retiring.lock().await;
+        if self.store.is_shared() {
+            return self.rotate_shared().await;
+        }
         self.rotate().await.map(|made| vec![made])
     }
 
@@ -80,6 +84,9 @@ impl Sessions {
     /// When the new key cannot be made or written; all is then as it was.
     pub async fn drop_keys(&self) -> Result<DroppedKeys, KeyError> {
         let _changing = self.retiring.lock().await;
+        if self.store.is_shared() {
+            return Ok(DroppedKeys { events: self.drop_shared().await?, left: None });
+        }
         let old = self.keys();
         let mut dropped = DroppedKeys { events: vec![self.rotate().await?], left: None };
         self.hold(self.keys.load().alone());
@@ -99,8 +106,11 @@ impl Sessions {
     pub async fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let mut retiring = self.retiring.lock().await;
         let now = self.clock.now();
+        if self.store.is_shared() && !self.tend_shared(now, events).await? {
+            return Ok(());
+        }
         let due = |every| now >= self.keys.load().signing_since().plus(every);
-        if self.lifetimes.load().rotate_every.is_some_and(due) {
+        if !self.store.is_shared() && self.lifetimes.load().rotate_every.is_some_and(due) {
             events.push(self.rotate().await?);
         }
         for KeyFacts { kid, replaced, .. } in self.keys() {
@@ -110,8 +120,12 @@ impl Sessions {
                 retiring.extend(cursor.map(|cursor| (kid, cursor)));
                 continue;
             }
-            self.delete(kid.clone()).await?;
-            self.hold(self.keys.load().without(&kid));
+            if self.store.is_shared() {
+                self.change_shared(|ring| Ok(ring.without(&kid))).await?;
+            } else {
+                self.delete(kid.clone()).await?;
+                self.hold(self.keys.load().without(&kid));
+            }
             events.push(self.event(kid, KeyChange::Retired));
         }
         Ok(())
@@ -139,7 +153,7 @@ impl Sessions {
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn event(&self, kid: String, change: KeyChange) -> KeyEvent {
+    pub(super) fn event(&self, kid: String, change: KeyChange) -> KeyEvent {
         self.metrics.key_changes("session", change.label()).inc();
         tracing::info!(key.kid = kid, change = change.label(), "a session key changed");
         KeyEvent { kid, change }
@@ -163,7 +177,8 @@ impl Sessions {
         }
         let idle_before = self.idle_before(now);
         let is_done = |record: &SessionRecord| {
-            record.is_over(now, idle_before) || holds_newer_only(record, replaced)
+            record.is_over(now, idle_before)
+                || (holds_newer_only(record, replaced) && !is_in_grace(record, now, times.grace))
         };
         for _ in 0..PAGES_MAX {
             let Ok(mut records) = self.page(*cursor).await else { return true };
@@ -191,6 +206,12 @@ async fn aside<A: Send + 'static>(
 
 /// Whether all tokens of a session that can be used were issued after this moment:
 /// the session began later, or its newest token did and has been seen.
+/// Whether a replaced token of the session may still be used.
+fn is_in_grace(record: &SessionRecord, now: Timestamp, grace: Duration) -> bool {
+    let since = |replaced: &Replaced| now.since(Timestamp::from_millis(replaced.since));
+    record.replaced.iter().any(|replaced| since(replaced) <= grace)
+}
+
 fn holds_newer_only(record: &SessionRecord, moment: Timestamp) -> bool {
     let newest = record.issued;
     record.created > moment

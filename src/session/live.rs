@@ -2,6 +2,7 @@
 //! few atomic loads; and how a revocation reaches them. No guard of the map leaves
 //! this file.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -231,6 +232,20 @@ impl Registry {
 
     pub(super) fn is_revoked(&self, session: SessionId) -> bool {
         self.revoked.contains(session)
+    }
+
+    /// The revocations that are known here, but not in `others`.
+    pub(super) fn missing_from(&self, others: &HashSet<SessionId>) -> Vec<(SessionId, Timestamp)> {
+        let mut missing = Vec::new();
+        self.revoked.each(|all| {
+            missing.extend(all.filter(|(session, _)| !others.contains(session)));
+        });
+        missing
+    }
+
+    /// Whether no revocation is known here.
+    pub(super) fn knows_no_revocation(&self) -> bool {
+        self.revoked.is_empty()
     }
 
     /// Until when a session's revocation is remembered, if it is revoked.

@@ -3,6 +3,7 @@
 //! store. Knows no HTTP and no directory.
 
 mod assertion;
+mod emergency;
 mod end;
 mod keys;
 mod listing;
@@ -10,6 +11,7 @@ mod live;
 mod open;
 mod renewal;
 mod revoked;
+mod shared;
 mod start;
 mod upkeep;
 mod verify;
@@ -22,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::ambient::{Clock, Entropy, Timestamp};
-use crate::config;
+use crate::config::{self, TokenAlgorithm};
 use crate::identity::{ClaimTemplates, SessionId};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -34,9 +36,11 @@ pub use listing::Owner;
 pub use open::{Guest, OpenError, Opened, Origin, Person};
 pub use renewal::{RenewError, Renewed};
 pub use revoked::Revoked;
+pub use shared::Follower;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
+use emergency::Emergencies;
 use live::Registry;
 
 /// All sessions of this process.
@@ -46,6 +50,8 @@ pub struct Sessions {
     metrics: Metrics,
     store: Arc<Store>,
     source: KeySource,
+    /// Where the keys lie that are this process's alone.
+    keys_dir: Option<KeysDir>,
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
     /// Held while the keys change; for each old key, up to which session nobody
@@ -58,11 +64,14 @@ pub struct Sessions {
     live: Registry,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
+    emergencies: Emergencies,
 }
 
 /// The times and numbers of `[token]`.
 #[derive(Clone, Copy, Debug)]
 struct Lifetimes {
+    /// How new tokens are signed.
+    algorithm: TokenAlgorithm,
     token: Duration,
     /// The longest that a token out there may have been given.
     token_max: Duration,
@@ -76,6 +85,7 @@ struct Lifetimes {
 impl From<&config::Token> for Lifetimes {
     fn from(token: &config::Token) -> Self {
         Self {
+            algorithm: token.algorithm,
             token: token.lifetime,
             token_max: token.lifetime,
             session: token.session_lifetime,
@@ -112,6 +122,13 @@ impl Sessions {
         crate::token::is_ours(bearer)
     }
 
+    /// Whether revocations may be missing here, so that nobody can be let in: none were
+    /// read yet, or not for too long. Takes no lock and asks nobody.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.store.is_stale()
+    }
+
     /// Whether the store answers.
     #[must_use]
     pub fn is_up(&self) -> bool {
@@ -127,10 +144,7 @@ impl Sessions {
     /// The folder of key files; `None` when keys are in memory.
     #[must_use]
     pub fn keys_dir(&self) -> Option<&KeysDir> {
-        match &self.source {
-            KeySource::Dir(dir) => Some(dir),
-            KeySource::Memory => None,
-        }
+        self.keys_dir.as_ref()
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Person {
     pub attributes: Attributes,
     /// What the directory tells the account and its password by.
     pub stamp: Option<String>,
+    /// Whether it is an emergency account.
+    pub emergency: bool,
+    /// The longest that its session may live, if less than others'.
+    pub lifetime_max: Option<Duration>,
 }
 
 /// Somebody who redeemed an access code: nobody whom a directory knows.
@@ -94,7 +98,8 @@ impl Sessions {
     /// When the store cannot answer, or a token cannot be made.
     pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
         let times = **self.lifetimes.load();
-        let terms = Terms { session: times.session, token: times.token, reference: None };
+        let session = person.lifetime_max.unwrap_or(times.session).min(times.session);
+        let terms = Terms { session, token: times.token, reference: None };
         self.open_on(terms, person, origin).await
     }
 
@@ -111,6 +116,8 @@ impl Sessions {
             role: Role::new(ACCESS_CODE_ROLE),
             attributes: Attributes::default(),
             stamp: None,
+            emergency: false,
+            lifetime_max: None,
         };
         let terms = Terms { session: lifetime, token: lifetime, reference };
         self.open_on(terms, person, origin).await
@@ -122,7 +129,10 @@ impl Sessions {
         person: Person,
         origin: Origin,
     ) -> Result<Opened, OpenError> {
-        let Person { subject, role, account, attributes, stamp } = person;
+        let Person { subject, role, account, attributes, stamp, emergency, .. } = person;
+        if self.is_stale() {
+            return Err(StoreError::Unavailable.into());
+        }
         let now = self.clock.now();
         let session = SessionId::fresh(&self.entropy)?;
         let context = ContextCookie::fresh(&self.entropy)?;
@@ -148,6 +158,7 @@ impl Sessions {
             account,
             attributes,
             stamp,
+            emergency,
             created: now,
             end,
             last_activity: now,
@@ -159,6 +170,9 @@ impl Sessions {
         };
         self.store.create(record).await?;
         self.metrics.sessions_active().inc();
+        if emergency {
+            self.emergencies.add(session);
+        }
         let Claims { issued_at, expires_at, .. } = claims;
         let session_expires_at = end;
         Ok(Opened {

@@ -64,6 +64,9 @@ impl Sessions {
         if live.is_ended() {
             return Err(RenewError::Ended);
         }
+        if self.is_stale() {
+            return Err(RenewError::StoreUnavailable);
+        }
         let now = self.clock.now();
         if claims.role.is_of_access_code() {
             let expired = pair.is_expired(now);

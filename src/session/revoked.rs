@@ -105,6 +105,18 @@ impl Revoked {
         }
     }
 
+    /// Hands out all, a shard at a time.
+    pub fn each(
+        &self,
+        mut of_a_shard: impl FnMut(&mut dyn Iterator<Item = (SessionId, Timestamp)>),
+    ) {
+        for shard in &self.shards {
+            let held = shard.held.load();
+            let until = |entry: &Entry| Timestamp::from_seconds(i64::from(entry.until));
+            of_a_shard(&mut held.entries().map(|entry| (entry.session, until(entry))));
+        }
+    }
+
     /// How many there are; one that was revoked twice may for a while count twice.
     #[must_use]
     pub fn len(&self) -> usize {

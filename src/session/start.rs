@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::session::emergency::Emergencies;
 use crate::session::live::Registry;
 use crate::session::{Lifetimes, Sessions};
 use crate::store::{OpenError, Store, StoreError};
@@ -67,7 +68,7 @@ impl Sessions {
         metrics: &Metrics,
     ) -> Result<Arc<Self>, StartError> {
         let lock_wait = config.server.limits.drain_timeout + LOCK_MARGIN;
-        let store = Store::open(&config.store, lock_wait, clock.now(), metrics).await?;
+        let store = Store::open(&config.store, lock_wait, (&clock, &entropy), metrics).await?;
         Self::start(&config.token, &config.store, store, (clock, entropy, metrics)).await
     }
 
@@ -77,21 +78,32 @@ impl Sessions {
         store: Store,
         (clock, entropy, metrics): (Clock, Entropy, &Metrics),
     ) -> Result<Arc<Self>, StartError> {
-        let source = match (kind, &token.keys_dir) {
-            (config::Store::Embedded { .. }, Some(path)) => KeySource::Dir(KeysDir::open(path)?),
+        let keys_dir = match (kind, &token.keys_dir) {
+            (config::Store::Memory, _) | (_, None) => None,
+            (_, Some(path)) => Some(KeysDir::open(path)?),
+        };
+        let source = match &keys_dir {
+            Some(dir) if !store.is_shared() => KeySource::Dir(dir.clone()),
             _ => KeySource::Memory,
         };
-        let (keys, keys_made) =
-            keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?;
+        let (keys, keys_made) = if store.is_shared() {
+            // Nobody gets a token of this one: the store's keys take its place.
+            (KeyRing::fresh(token.algorithm, clock.now(), &entropy)?, KeysMade::None)
+        } else {
+            keys_for(&store, &source, token, (clock.now(), &entropy, metrics)).await?
+        };
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
         let live = Registry::default();
-        read_revocations(&store, &live).await?;
+        if !store.is_shared() {
+            read_revocations(&store, &live).await?;
+        }
         Ok(Arc::new(Self {
             clock,
             entropy,
             metrics: metrics.clone(),
             store: Arc::new(store),
             source,
+            keys_dir,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
             retiring: tokio::sync::Mutex::new(HashMap::new()),
@@ -100,6 +112,7 @@ impl Sessions {
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
             unwritten: Mutex::new(HashMap::new()),
+            emergencies: Emergencies::default(),
         }))
     }
 
@@ -108,14 +121,20 @@ impl Sessions {
     /// # Errors
     /// When the keys are not in order; all is then as it was.
     pub async fn reload(&self, token: &config::Token) -> Result<(), ReloadError> {
-        if let (KeySource::Dir(dir), Some(path)) = (&self.source, &token.keys_dir)
+        if let (Some(dir), Some(path)) = (&self.keys_dir, &token.keys_dir)
             && dir.path() != path
         {
             return Err(ReloadError::KeysDirChanged);
         }
         let _changing = self.retiring.lock().await;
         let old = self.keys.load_full();
-        let new = old.reopen(&self.source, token.algorithm, self.clock.now(), &self.entropy)?;
+        let now = self.clock.now();
+        let new = if self.store.is_shared() {
+            // What is missing is made for all, in the course of things.
+            old.at(token.algorithm, now)?
+        } else {
+            old.reopen(&self.source, token.algorithm, now, &self.entropy)?
+        };
         let changed = !new.same_keys(&old);
         let mut lifetimes = Lifetimes::from(token);
         lifetimes.token_max = lifetimes.token.max(self.lifetimes.load().token_max);

@@ -57,7 +57,9 @@ pub(super) async fn start(
     clock: &Clock,
     metrics: &Metrics,
 ) -> Arc<Sessions> {
-    let store = Store::open(kind, Duration::from_secs(5), clock.now(), metrics).await.unwrap();
+    let store = Store::open(kind, Duration::from_secs(5), (clock, &Entropy::system()), metrics)
+        .await
+        .unwrap();
     let ambient = (clock.clone(), Entropy::system(), metrics);
     Sessions::start(token, kind, store, ambient).await.unwrap()
 }
@@ -70,12 +72,21 @@ async fn fixture() -> Fixture {
 }
 
 pub(super) async fn login(sessions: &Sessions) -> Opened {
+    login_as(sessions, (false, None)).await
+}
+
+/// The same, perhaps by an emergency account.
+pub(super) async fn login_as(
+    sessions: &Sessions,
+    (emergency, lifetime_max): (bool, Option<Duration>),
+) -> Opened {
     let mut attributes = Attributes::default();
     attributes.add("mail", vec!["zoë@example.org".to_owned()]).unwrap();
     let (subject, role) = (Subject::new("zoë"), Role::new("admin"));
     let account = "uid=zoë".to_owned();
     let stamp = Some("1/a".to_owned());
-    let person = super::Person { subject, role, account, attributes, stamp };
+    let person =
+        super::Person { subject, role, account, attributes, stamp, emergency, lifetime_max };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
     sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
 }
@@ -111,6 +122,7 @@ pub(super) fn name(admission: &Admission) -> &'static str {
         Admission::RenewFirst => "renew first",
         Admission::Expired => "expired",
         Admission::Ended => "ended",
+        Admission::Unknown => "unknown",
         Admission::Stolen => "stolen",
     }
 }
@@ -427,6 +439,8 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         account: "uid=zoë".to_owned(),
         attributes,
         stamp: None,
+        emergency: false,
+        lifetime_max: None,
     };
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     let opened = sessions.open(person, origin).await.unwrap();

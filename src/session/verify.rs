@@ -47,6 +47,9 @@ pub enum Presence {
 /// Why a pair is not checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
+    /// Revocations may be missing here, or the keys are not known yet.
+    #[error("the store cannot answer")]
+    StoreUnavailable,
     /// The token is malformed, forged, or of a wrong key, type or algorithm.
     #[error("{0}")]
     InvalidToken(TokenError),
@@ -63,6 +66,8 @@ pub enum Admission {
     RenewInPassing(VerifiedIdentity),
     /// Past `exp`: served only after a renewal.
     RenewFirst,
+    /// Revocations may be missing here: nobody can be let in.
+    Unknown,
     /// Past `exp`, and not to be renewed.
     Expired,
     /// The session was revoked, is over, or was idle too long.
@@ -83,7 +88,10 @@ impl Sessions {
         token: &str,
         context: Option<&[u8]>,
     ) -> Result<CheckedPair, CheckError> {
-        let keys = self.keys.load();
+        if self.is_stale() {
+            return Err(CheckError::StoreUnavailable);
+        }
+        let keys = self.keys.load_full();
         let claims = keys.check(token, self.clock.now()).map_err(CheckError::InvalidToken)?;
         let presented = context.map(ContextHash::of).ok_or(CheckError::ContextMismatch)?;
         if presented != claims.context {
@@ -106,6 +114,9 @@ impl Sessions {
         let times = self.lifetimes.load();
         if live.is_ended() {
             return Admission::Ended;
+        }
+        if self.is_stale() {
+            return Admission::Unknown;
         }
         let expired = pair.is_expired(now);
         if expired && carrier == Carrier::Authorization {

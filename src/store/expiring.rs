@@ -19,6 +19,10 @@ pub enum Family {
     FormerCode,
 }
 
+/// Every family.
+pub(super) const FAMILIES: [Family; 4] =
+    [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode];
+
 /// An entry that is gone by itself at `until`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expiring {
@@ -43,7 +47,6 @@ pub enum Put {
     Full,
 }
 
-#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Keeps an entry until its end, unless there is a live one of its key, or
     /// `at_most` live ones of the family already.
@@ -61,6 +64,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.put(entry, now, at_most),
                 Kind::Embedded(embedded) => embedded.put(entry, now, at_most).await,
+                Kind::Redis(redis) => redis.put(entry, now, at_most).await,
             },
         )
     }
@@ -81,6 +85,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.take(family, &key, now),
                 Kind::Embedded(embedded) => embedded.take(family, key, now).await,
+                Kind::Redis(redis) => redis.take(family, &key, now).await,
             },
         )
     }
@@ -100,6 +105,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.get(family, &key, now),
                 Kind::Embedded(embedded) => embedded.get(family, &key, now),
+                Kind::Redis(redis) => redis.get(family, &key, now).await,
             },
         )
     }
@@ -114,6 +120,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.count(family, now),
                 Kind::Embedded(embedded) => embedded.count(family, now),
+                Kind::Redis(redis) => redis.count(family, now).await,
             },
         )
     }

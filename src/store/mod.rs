@@ -8,6 +8,8 @@ mod expiring;
 mod file;
 mod memory;
 mod record;
+mod redis;
+mod shared;
 mod slice;
 mod table;
 mod writer;
@@ -15,12 +17,13 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ambient::Timestamp;
+use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config;
 use crate::identity::{SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
+pub use self::redis::{Feed, News, SharedKeys};
 pub use attempts::{AttemptId, Counting, Taken, Window, WindowFamily};
 pub use expiring::{Expiring, Family, Put};
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};
@@ -31,6 +34,8 @@ pub(crate) use embedded::FullDisk;
 use attempts::Counters;
 use embedded::Embedded;
 use memory::Memory;
+
+use self::redis::Redis;
 
 /// Records that one page holds.
 pub const PAGE: usize = 256;
@@ -56,6 +61,9 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// What is said of Redis cannot be.
+    #[error("Redis: {0}")]
+    Redis(String),
     /// Another process has it open, and did not let go in time.
     #[error("{path}: is still open in another process")]
     Locked {
@@ -103,25 +111,30 @@ pub struct Store {
 enum Kind {
     Memory(Box<Memory>),
     Embedded(Embedded),
+    Redis(Box<Redis>),
 }
 
-#[expect(clippy::unused_async, reason = "a further kind asks over the network")]
 impl Store {
     /// Opens the store. Waits as long as `lock_wait` for another process to let go
     /// of it. A file that cannot be read as a store is moved aside, never deleted.
     ///
     /// # Errors
-    /// When the file cannot be opened or made, or stays locked.
+    /// When the file cannot be opened or made, or stays locked. Never because Redis
+    /// does not answer: it may be down when a gateway starts.
     pub async fn open(
         config: &config::Store,
         lock_wait: Duration,
-        now: Timestamp,
+        (clock, entropy): (&Clock, &Entropy),
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
         let kind = match config {
             config::Store::Memory => Kind::Memory(Box::default()),
             config::Store::Embedded { path } => {
-                Kind::Embedded(Embedded::open(path, lock_wait, now).await?)
+                Kind::Embedded(Embedded::open(path, lock_wait, clock.now()).await?)
+            }
+            config::Store::Redis(settings) => {
+                let redis = Redis::new(settings, clock.clone(), entropy.clone());
+                Kind::Redis(Box::new(redis.map_err(OpenError::Redis)?))
             }
         };
         Ok(Self { kind, counters: Counters::new(), metrics: metrics.clone() })
@@ -143,6 +156,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.create(record),
                 Kind::Embedded(embedded) => embedded.create(record).await,
+                Kind::Redis(redis) => redis.create(record).await,
             },
         )
     }
@@ -157,6 +171,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.read(session),
                 Kind::Embedded(embedded) => embedded.read(session),
+                Kind::Redis(redis) => redis.read(session).await,
             },
         )
     }
@@ -176,6 +191,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.update(session, decide),
                 Kind::Embedded(embedded) => embedded.update(session, decide).await,
+                Kind::Redis(redis) => redis.update(session, decide).await,
             },
         )
     }
@@ -190,6 +206,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.note(&seen),
                 Kind::Embedded(embedded) => embedded.note(seen).await,
+                Kind::Redis(redis) => redis.note(&seen).await,
             },
         )
     }
@@ -205,6 +222,10 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.revoke(session, until),
                 Kind::Embedded(embedded) => embedded.revoke(session, until).await,
+                Kind::Redis(redis) => redis
+                    .revoke_all(&[(session, until)])
+                    .await
+                    .map(|had_record| !had_record.is_empty()),
             },
         )
     }
@@ -222,6 +243,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.revoke_all(&ended),
                 Kind::Embedded(embedded) => embedded.revoke_all(ended).await,
+                Kind::Redis(redis) => redis.revoke_all(&ended).await,
             },
         )
     }
@@ -237,6 +259,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.page(after),
                 Kind::Embedded(embedded) => embedded.page(after),
+                Kind::Redis(redis) => redis.page(after).await,
             },
         )
     }
@@ -251,6 +274,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.of_subject(subject),
                 Kind::Embedded(embedded) => embedded.of_subject(subject),
+                Kind::Redis(redis) => redis.of_subject(subject).await,
             },
         )
     }
@@ -270,6 +294,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.revocations(after_session),
                 Kind::Embedded(embedded) => embedded.revocations(after_session),
+                Kind::Redis(redis) => redis.revocations(after).await,
             },
         )
     }
@@ -285,6 +310,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.sweep(now, idle_before),
                 Kind::Embedded(embedded) => embedded.sweep(now, idle_before).await,
+                Kind::Redis(redis) => redis.sweep(now, idle_before).await,
             },
         )
     }
@@ -299,6 +325,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.starts(),
                 Kind::Embedded(embedded) => embedded.starts(),
+                Kind::Redis(redis) => redis.starts().await,
             },
         )
     }
@@ -313,6 +340,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.set_starts(starts),
                 Kind::Embedded(embedded) => embedded.set_starts(starts).await,
+                Kind::Redis(redis) => redis.set_starts(starts).await,
             },
         )
     }
@@ -332,6 +360,7 @@ impl Store {
             match &self.kind {
                 Kind::Memory(memory) => memory.secret(name, fresh),
                 Kind::Embedded(embedded) => embedded.secret(name, fresh).await,
+                Kind::Redis(redis) => redis.secret(name),
             },
         )
     }
@@ -341,7 +370,6 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
     pub async fn count_attempt(
         &self,
         attempt: AttemptId,
@@ -354,6 +382,7 @@ impl Store {
                 Kind::Memory(_) | Kind::Embedded(_) => {
                     Ok(self.counters.count(attempt, windows, now))
                 }
+                Kind::Redis(redis) => redis.count_attempt(attempt, windows, now).await,
             },
         )
     }
@@ -362,7 +391,6 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
     pub async fn give_back(
         &self,
         attempt: AttemptId,
@@ -376,6 +404,7 @@ impl Store {
                     self.counters.give_back(attempt, windows);
                     Ok(())
                 }
+                Kind::Redis(redis) => redis.give_back(attempt, windows).await,
             },
         )
     }
@@ -384,12 +413,12 @@ impl Store {
     ///
     /// # Errors
     /// When the store cannot answer.
-    #[expect(clippy::unused_async, reason = "a store that several share answers over the network")]
     pub async fn attempts(&self, window: &Window, now: Timestamp) -> Result<u32, StoreError> {
         self.counted(
             "attempts",
             match &self.kind {
                 Kind::Memory(_) | Kind::Embedded(_) => Ok(self.counters.attempts(window, now)),
+                Kind::Redis(redis) => redis.attempts(window, now).await,
             },
         )
     }
@@ -404,7 +433,7 @@ impl Store {
         self.counted(
             "open_windows",
             match &self.kind {
-                Kind::Memory(_) => Ok(()),
+                Kind::Memory(_) | Kind::Redis(_) => Ok(()),
                 Kind::Embedded(embedded) => {
                     embedded.windows().map(|rows| self.counters.restore(rows, now))
                 }
@@ -438,17 +467,18 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn windows_on_disk(&self) -> Option<usize> {
         match &self.kind {
-            Kind::Memory(_) => None,
+            Kind::Memory(_) | Kind::Redis(_) => None,
             Kind::Embedded(embedded) => embedded.windows().ok().map(|rows| rows.len()),
         }
     }
 
-    /// Whether the last write was answered.
+    /// Whether the last write was answered, and news of revocations are fresh.
     #[must_use]
     pub fn is_up(&self) -> bool {
         match &self.kind {
             Kind::Memory(_) => true,
             Kind::Embedded(embedded) => embedded.is_up(),
+            Kind::Redis(redis) => redis.is_up(),
         }
     }
 

@@ -28,6 +28,8 @@ pub struct SessionRecord {
     /// What the directory told the account and its password by at login; `None` in records
     /// of before there were such, and where it tells nothing.
     pub stamp: Option<String>,
+    /// Whether it is of an emergency account, which is over when the directory is back.
+    pub emergency: bool,
     /// When it began.
     pub created: Timestamp,
     /// When it ends, whatever happens.
@@ -111,6 +113,7 @@ impl SessionRecord {
             account: self.account.as_str().into(),
             attributes: Cow::Borrowed(&self.attributes),
             stamp: self.stamp.as_deref().map(Into::into),
+            emergency: self.emergency,
             created: self.created.millis(),
             address: self.address,
             user_agent: self.user_agent.as_deref().map(Into::into),
@@ -134,6 +137,7 @@ impl SessionRecord {
             account: row.account.into_owned(),
             attributes: row.attributes.into_owned(),
             stamp: row.stamp.map(Into::into),
+            emergency: row.emergency,
             created: Timestamp::from_millis(row.created),
             end,
             last_activity,
@@ -171,6 +175,8 @@ struct Row<'a> {
     attributes: Cow<'a, Attributes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stamp: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    emergency: bool,
     created: i64,
     address: IpAddr,
     user_agent: Option<Cow<'a, str>>,
@@ -198,7 +204,8 @@ mod tests {
         );
         let record = SessionRecord::from_bytes(SessionId::from_bytes([1; 16]), &bytes).unwrap();
         assert_eq!((record.account.as_str(), &record.stamp), ("uid=a", &None));
-        let stamped = SessionRecord { stamp: Some("1/2".to_owned()), ..record };
+        assert!(!record.emergency);
+        let stamped = SessionRecord { stamp: Some("1/2".to_owned()), emergency: true, ..record };
         let again = SessionRecord::from_bytes(stamped.session, &stamped.to_bytes());
         assert_eq!(again, Some(stamped));
     }

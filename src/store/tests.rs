@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::{Issued, Replaced, SecretName, Seen, SessionRecord, Store};
-use crate::ambient::Timestamp;
+use super::{Issued, News, Replaced, SecretName, Seen, SessionRecord, Store};
+use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config;
 use crate::identity::{Attributes, Role, SessionId, Subject};
 use crate::metrics::Metrics;
@@ -29,6 +29,7 @@ pub(super) fn record(number: u8) -> SessionRecord {
         account: "uid=zoë,dc=example,dc=org".to_owned(),
         attributes: Attributes::default(),
         stamp: Some("pwdLastSet=1/objectGUID=2".to_owned()),
+        emergency: number == 7,
         created: NOW,
         end: at(3600),
         last_activity: NOW,
@@ -45,13 +46,28 @@ pub(super) fn record(number: u8) -> SessionRecord {
     }
 }
 
+fn fresh(byte: u8) -> Secret<[u8; 32]> {
+    Secret::new([byte; 32])
+}
+
 async fn stores(test: impl AsyncFn(&Store)) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.redb");
-    for kind in [config::Store::Memory, config::Store::Embedded { path }] {
+    let kinds = [config::Store::Memory, config::Store::Embedded { path }];
+    for kind in kinds.into_iter().chain(redis::all()) {
         let metrics = Metrics::new().unwrap();
-        test(&Store::open(&kind, WAIT, NOW, &metrics).await.unwrap()).await;
+        let ambient = (&Clock::manual_at(NOW).0, &Entropy::system());
+        let store = Store::open(&kind, WAIT, ambient, &metrics).await.unwrap();
+        hear(&store).await;
+        test(&store).await;
     }
+}
+
+/// Reads the news until they are fresh.
+async fn hear(store: &Store) {
+    let Some(mut feed) = store.feed() else { return };
+    while feed.next().await != News::Complete {}
+    feed.settle();
 }
 
 #[tokio::test]
@@ -234,15 +250,19 @@ async fn starts_and_key_are_kept() {
         store.set_starts(7).await.unwrap();
         assert_eq!(store.starts().await, Ok(Some(7)));
 
-        let key = store.secret(SecretName::Names, Secret::new([1; 32])).await.unwrap();
-        assert_eq!(key.expose(), &[1; 32]);
-        let key = store.secret(SecretName::Names, Secret::new([2; 32])).await.unwrap();
-        assert_eq!(key.expose(), &[1; 32], "the first one stays");
-        for (fresh, name) in
-            [(3, SecretName::PasswordChange), (4, SecretName::Device), (5, SecretName::AccessCode)]
-        {
-            let key = store.secret(name, Secret::new([fresh; 32])).await.unwrap();
-            assert_eq!(key.expose(), &[fresh; 32], "each name has one of its own");
+        let first = *store.secret(SecretName::Names, fresh(1)).await.unwrap().expose();
+        assert!(first == [1; 32] || store.is_shared(), "the one given, or one for all");
+        let again = *store.secret(SecretName::Names, fresh(2)).await.unwrap().expose();
+        assert_eq!(again, first, "the first one stays");
+        let mut all = vec![first];
+        for name in [SecretName::PasswordChange, SecretName::Device, SecretName::AccessCode] {
+            let key = *store
+                .secret(name, fresh(u8::try_from(all.len()).unwrap() + 2))
+                .await
+                .unwrap()
+                .expose();
+            assert!(!all.contains(&key), "each name has one of its own");
+            all.push(key);
         }
         assert!(store.is_up());
     })
@@ -251,3 +271,4 @@ async fn starts_and_key_are_kept() {
 
 mod attempts;
 mod expiring;
+pub(crate) mod redis;

@@ -42,7 +42,8 @@ async fn fixture(entries: usize) -> Fixture {
 async fn over(kind: &config::Store, entries: usize) -> Fixture {
     let (clock, time) = Clock::manual();
     let metrics = Metrics::new().unwrap();
-    let store = Store::open(kind, Duration::ZERO, clock.now(), &metrics).await.unwrap();
+    let store =
+        Store::open(kind, Duration::ZERO, (&clock, &Entropy::system()), &metrics).await.unwrap();
     let store = Arc::new(store);
     let throttle = open(entries, &store, &clock, &metrics).await;
     Fixture { throttle, time, clock, metrics, store }
@@ -67,7 +68,9 @@ impl Fixture {
     async fn again(self, kind: &config::Store) -> Self {
         let Self { throttle, time, clock, metrics, store } = self;
         drop((throttle, store));
-        let store = Store::open(kind, Duration::ZERO, clock.now(), &metrics).await.unwrap();
+        let store = Store::open(kind, Duration::ZERO, (&clock, &Entropy::system()), &metrics)
+            .await
+            .unwrap();
         let store = Arc::new(store);
         let throttle = open(100, &store, &clock, &metrics).await;
         Self { throttle, time, clock, metrics, store }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
 use crate::ambient::Timestamp;
+use crate::store::StoreError;
 use crate::token::jwk::Jwk;
 
 /// Largest key file, in bytes; an RSA key of 8192 bits takes 7 KiB.
@@ -57,6 +58,12 @@ pub enum KeyError {
         /// The other file.
         other: PathBuf,
     },
+    /// What the store holds is no list of keys.
+    #[error("what the store holds is no list of session keys")]
+    NoList,
+    /// The store cannot answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The operating system or the library refused.
     #[error("a new key could not be made")]
     Generation,

@@ -12,6 +12,7 @@ mod keys_dir;
 mod material;
 mod ring;
 mod rotation;
+mod shared;
 mod signer;
 
 pub use assertion::{

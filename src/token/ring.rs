@@ -249,7 +249,7 @@ pub(super) fn make(
 }
 
 impl Key {
-    fn new(jwk: Jwk) -> Result<Self, KeyError> {
+    pub(super) fn new(jwk: Jwk) -> Result<Self, KeyError> {
         let mut validation = Validation::new(jwt_algorithm(jwk.material.algorithm()));
         // Times are checked against our own clock; all claims are demanded by their type.
         validation.validate_exp = false;

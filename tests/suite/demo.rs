@@ -85,6 +85,9 @@ fn the_printed_lines_work_when_pasted() {
     assert_eq!((&forged["user"], &forged["role"]), (&"cora".into(), &"contact_tracer".into()));
     assert!(!answer("forged headers").contains("mallory"));
     assert_eq!(json("may not do everything")["error"], "Forbidden");
+    assert_eq!(json("an access code")["accessCode"].as_str().map(str::len), Some(6));
+    assert_eq!(json("whoever types it")["role"], "access_code");
+    assert_eq!(json("meant for codes")["role"], "access_code");
     assert_eq!(answer("log out").trim(), "204");
     assert_eq!(json("worth nothing")["error"], "SessionRevoked");
 

@@ -2,6 +2,7 @@
 //! that are down, silent, broken or hostile.
 
 mod connections;
+mod discovery;
 mod failover;
 mod hostile;
 mod outage;

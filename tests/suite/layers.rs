@@ -46,6 +46,7 @@ const WITHOUT_HTTP: &[&str] =
 const HOMES: &[(&str, &[&str])] = &[
     ("jsonwebtoken", &["token"]),
     ("redb", &["store"]),
+    ("redis", &["store"]),
     ("rand", &["ambient"]),
     ("prometheus", &["metrics", "admin"]),
     ("figment", &["config"]),

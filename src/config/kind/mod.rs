@@ -20,8 +20,8 @@ pub(super) use http::{
 };
 pub(super) use measure::{duration, rate, seconds, show_duration, size, throttle_rule};
 pub(super) use net::{
-    DirectoryUrl, calling_origin, directory_url, host_name, network, origin, origin_host,
-    socket_address, upstream_url,
+    DirectoryUrl, RedisUrl, calling_origin, directory_url, dns_server, host_name, network, origin,
+    origin_host, redis_url, socket_address, upstream_url,
 };
 pub(super) use route::{auth_prefix, login_alias, route_path};
 pub(super) use text::{Text, file, label, line, notice, one_line};

@@ -96,34 +96,98 @@ pub(in crate::config) fn origin_host(text: &str) -> Option<String> {
 }
 
 /// One of `directory.urls`.
-pub(in crate::config) struct DirectoryUrl {
-    pub(in crate::config) tls: bool,
-    pub(in crate::config) host: String,
-    pub(in crate::config) port: u16,
+pub(in crate::config) enum DirectoryUrl {
+    Server {
+        tls: bool,
+        host: String,
+        port: u16,
+    },
+    /// An Active Directory domain whose servers DNS names.
+    Domain(String),
 }
 
-/// A directory server.
+/// A directory server, or a domain of them.
 pub(in crate::config) const fn directory_url() -> Text<DirectoryUrl> {
     Text {
-        allowed: "\"ldaps://HOST\" or \"ldap://HOST\", with a port if it is not 636 or 389",
-        pattern: Some("^ldaps?://[^/?#@]+/?$"),
+        allowed: "\"ldaps://HOST\" or \"ldap://HOST\", with a port if it is not 636 or 389, or \
+                  \"ad://DOMAIN\"",
+        pattern: Some("^(ldaps?|ad)://[^/?#@]+/?$"),
         parse: |text| {
             let url = Url::parse(text)?;
             let (tls, usual) = match url.scheme.as_str() {
                 "ldaps" => (true, 636),
                 "ldap" => (false, 389),
-                "ad" => return Err(Fault::unbuilt("servers by DNS SRV records (ad://)")),
+                "ad" if url.port.is_none() && url.host.parse::<IpAddr>().is_err() => {
+                    return Ok(DirectoryUrl::Domain(url.host));
+                }
                 _ => return Err(Fault::default()),
             };
             let port = url.port.unwrap_or(usual);
             if port == 0 {
                 return Err(Fault::default());
             }
-            Ok(DirectoryUrl { tls, host: url.host, port })
+            Ok(DirectoryUrl::Server { tls, host: url.host, port })
+        },
+        show: |url| match url {
+            DirectoryUrl::Server { tls, host, port } => {
+                format!("{}://{host}:{port}", if *tls { "ldaps" } else { "ldap" })
+            }
+            DirectoryUrl::Domain(domain) => format!("ad://{domain}"),
+        },
+    }
+}
+
+/// One of `store.urls`.
+pub(in crate::config) struct RedisUrl {
+    pub(in crate::config) tls: bool,
+    pub(in crate::config) host: String,
+    pub(in crate::config) port: u16,
+    pub(in crate::config) database: i64,
+}
+
+/// A Redis server. User and password are never part of the URL.
+pub(in crate::config) const fn redis_url() -> Text<RedisUrl> {
+    Text {
+        allowed: "\"rediss://HOST\", with a port if it is not 6379 and a database if it is not \
+                  /0; redis:// on loopback only",
+        pattern: Some("^rediss?://[^/?#@]+(/[0-9]{0,3})?$"),
+        parse: |text| {
+            let (server, database) = match text.rsplit_once('/') {
+                Some((server, database)) if !server.ends_with('/') => (server, database),
+                _ => (text, ""),
+            };
+            let database = if database.is_empty() { Ok(0) } else { database.parse::<u16>() };
+            let database = database.map_err(|_| Fault::default())?;
+            let url = Url::parse(server)?;
+            let tls = match url.scheme.as_str() {
+                "rediss" => true,
+                "redis" => false,
+                _ => return Err(Fault::default()),
+            };
+            let port = url.port.filter(|port| *port != 0);
+            if url.port == Some(0) {
+                return Err(Fault::default());
+            }
+            let (host, database) = (url.host, i64::from(database));
+            Ok(RedisUrl { tls, host, port: port.unwrap_or(6379), database })
         },
         show: |url| {
-            format!("{}://{}:{}", if url.tls { "ldaps" } else { "ldap" }, url.host, url.port)
+            let scheme = if url.tls { "rediss" } else { "redis" };
+            format!("{scheme}://{}:{}/{}", url.host, url.port, url.database)
         },
+    }
+}
+
+/// A DNS server.
+pub(in crate::config) const fn dns_server() -> Text<SocketAddr> {
+    Text {
+        allowed: "an address such as \"10.0.0.53\", as ADDRESS:PORT if the port is not 53",
+        pattern: None,
+        parse: |text| {
+            let address = text.parse::<IpAddr>().map(|ip| SocketAddr::from((ip, 53)));
+            address.or_else(|_| text.parse()).map_err(|_| Fault::default())
+        },
+        show: SocketAddr::to_string,
     }
 }
 
@@ -194,7 +258,9 @@ fn parse_host(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{calling_origin, directory_url, host_name, network, origin, upstream_url};
+    use super::{
+        calling_origin, directory_url, dns_server, host_name, network, origin, upstream_url,
+    };
     use crate::config::kind::read;
 
     #[test]
@@ -245,22 +311,48 @@ mod tests {
 
     #[test]
     fn directory_urls_have_their_usual_ports() {
-        let url = read(&directory_url(), "ldaps://dc1.example.org").unwrap();
-        assert_eq!((url.tls, url.host.as_str(), url.port), (true, "dc1.example.org", 636));
-        assert_eq!(read(&directory_url(), "ldap://[::1]/").unwrap().port, 389);
-        for text in ["dc1", "http://dc1", "ldap://dc1/dc=example", "ldap://", "ldap://dc1:0"] {
+        for (text, shown) in [
+            ("ldaps://DC1.example.org", "ldaps://dc1.example.org:636"),
+            ("ldap://[::1]/", "ldap://::1:389"),
+            ("ldap://dc1:1389", "ldap://dc1:1389"),
+            ("ad://Example.org", "ad://example.org"),
+        ] {
+            let url = read(&directory_url(), text).unwrap();
+            assert_eq!((directory_url().show)(&url), shown);
+        }
+        for text in [
+            "dc1",
+            "http://dc1",
+            "ldap://dc1/dc=example",
+            "ldap://",
+            "ldap://dc1:0",
+            "ad://example.org:636",
+            "ad://10.0.0.1",
+            "ad://",
+        ] {
             assert!(read(&directory_url(), text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn what_is_not_built_yet_is_said_so() {
-        for fault in [
-            read(&directory_url(), "ad://example.org").err().unwrap(),
-            read(&upstream_url(), "https://backend").unwrap_err(),
+    fn a_dns_server_is_an_address_with_its_usual_port() {
+        for (text, address) in [
+            ("10.0.0.53", "10.0.0.53:53"),
+            ("10.0.0.53:5353", "10.0.0.53:5353"),
+            ("2001:db8::53", "[2001:db8::53]:53"),
+            ("[2001:db8::53]:5353", "[2001:db8::53]:5353"),
         ] {
-            assert!(matches!(fault.expected, Some(crate::config::problem::Expected::Unbuilt(_))));
+            assert_eq!(read(&dns_server(), text).unwrap().to_string(), address);
         }
+        for text in ["", "dns.example.org", "10.0.0.53:x", "10.0.0"] {
+            assert!(read(&dns_server(), text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_built_yet_is_said_so() {
+        let fault = read(&upstream_url(), "https://backend").unwrap_err();
+        assert!(matches!(fault.expected, Some(crate::config::problem::Expected::Unbuilt(_))));
     }
 
     #[test]

@@ -159,6 +159,55 @@ fn plaintext_to_the_directory_needs_loopback_and_a_word() {
 }
 
 #[test]
+fn a_domain_stands_alone_is_active_directory_and_is_never_asked_in_clear() {
+    let folder = Folder::new();
+    let active = SMALL.replace("kind = \"ldap\"", "kind = \"active_directory\"").replacen(
+        "group_base_dn",
+        "# group_base_dn",
+        1,
+    );
+    let domain = |text: &str| text.replace("ldaps://dc1.example.org", "ad://example.org");
+    only(
+        &folder.lines(&domain(SMALL)),
+        &["directory.urls", "ad://example.org", "active_directory"],
+    );
+    let beside = active.replace("\"ldaps://dc1", "\"ad://example.org\", \"ldaps://dc1");
+    only(&folder.lines(&beside), &["directory.urls", "beside others", "one domain alone"]);
+    let servers = "[directory]\ndns_servers = [\"10.0.0.53\"]";
+    let named = active.replacen("[directory]", servers, 1);
+    only(&folder.lines(&named), &["directory.dns_servers", "ad://"]);
+    // No name of it exists, and nobody asks: reading a configuration opens no network.
+    let found = folder.load(&domain(&named), &[]).unwrap().config.directory.unwrap();
+    let discovery = found.discovery.unwrap();
+    assert!(found.servers.is_empty());
+    assert_eq!(
+        (discovery.domain.as_str(), discovery.transport),
+        ("example.org", LdapTransport::Tls)
+    );
+    assert_eq!(discovery.dns_servers, ["10.0.0.53:53".parse().unwrap()]);
+    for (more, transport) in [
+        ("start_tls = true", LdapTransport::StartTls),
+        ("allow_plaintext = true", LdapTransport::Tls),
+    ] {
+        let text = domain(&active).replacen("[directory]", &format!("[directory]\n{more}"), 1);
+        let found = folder.load(&text, &[]).unwrap().config.directory.unwrap();
+        assert_eq!(found.discovery.unwrap().transport, transport, "{more}");
+    }
+}
+
+#[test]
+fn several_servers_are_kept_in_order_each_once() {
+    let folder = Folder::new();
+    let urls = |urls: &str| SMALL.replace("\"ldaps://dc1.example.org\"", urls);
+    let both = urls("\"ldaps://b.example.org\", \"ldaps://a.example.org:1636\"");
+    let found = folder.load(&both, &[]).unwrap().config.directory.unwrap();
+    let shown: Vec<_> = found.servers.iter().map(|it| (it.host.as_str(), it.port)).collect();
+    assert_eq!(shown, [("b.example.org", 636), ("a.example.org", 1636)]);
+    let twice = urls("\"ldaps://a.example.org\", \"ldaps://A.example.org:636\"");
+    only(&folder.lines(&twice), &["directory.urls", "a.example.org:636 twice", "each server once"]);
+}
+
+#[test]
 fn routes_that_contradict_or_shadow_are_refused() {
     let folder = Folder::new();
     let route = |path: &str, rest: &str| {

@@ -1,5 +1,7 @@
 //! `[directory]` with users in a file.
 
+use std::time::Duration;
+
 use super::{Folder, SMALL, only};
 use crate::config::DirectoryKind;
 
@@ -93,4 +95,31 @@ fn a_users_file_that_cannot_be_read_is_said_with_its_name() {
     folder.write("users.toml", "[[user]]\nname = \"a\"\n\nx y\n");
     let lines = folder.lines(&with_directory("users_file = \"users.toml\""));
     only(&lines, &["users.toml: found what is not TOML", "line 4"]);
+}
+
+#[test]
+fn emergency_accounts_stand_beside_a_server_each_with_a_role() {
+    let folder = folder();
+    let user = |name: &str, roles: &str| {
+        format!("[[user]]\nname = \"{name}\"\npassword_hash = \"{HASH}\"\nroles = [{roles}]\n")
+    };
+    folder.write("emergency.toml", &user("ops", "\"admin\""));
+    let text = format!("{SMALL}\n[directory.break_glass]\nusers_file = \"emergency.toml\"\n");
+    let loaded = folder.load(&text, &[]).unwrap();
+    let break_glass = loaded.config.directory.unwrap().break_glass.unwrap();
+    assert_eq!(break_glass.session_lifetime, Duration::from_mins(30));
+    assert_eq!(break_glass.users.users.len(), 1);
+    let notes = loaded.notes.join("\n");
+    assert!(notes.contains("directory.break_glass: what emergency accounts do"), "{notes}");
+    let long = format!("{text}session_lifetime = \"13h\"\n");
+    let notes = folder.load(&long, &[]).unwrap().notes.join("\n");
+    assert!(notes.contains("break_glass.session_lifetime: emergencies of more than"), "{notes}");
+
+    folder.write("emergency.toml", &(user("ops", "\"admin\"") + &user("more", "")));
+    only(&folder.lines(&text), &["emergency.toml: user.roles in [[user]] no. 2: found none"]);
+    let empty = text.replace("users_file = \"emergency.toml\"\n", "");
+    only(&folder.lines(&empty), &["directory.break_glass.users_file: found nothing"]);
+    let text = with_directory("users_file = \"users.toml\"");
+    let text = format!("{text}\n[directory.break_glass]\nusers_file = \"users.toml\"\n");
+    only(&folder.lines(&text), &["directory.break_glass: found a value", "kind = \"file\""]);
 }

@@ -47,7 +47,7 @@ impl Folder {
     }
 
     fn read(&self) -> config::UsersFile {
-        config::UsersFile::read(self.path(), &[Role::new("admin")]).unwrap()
+        config::UsersFile::read(self.path(), &[Role::new("admin")], false).unwrap()
     }
 
     fn users(&self, checks: usize, metrics: &Metrics) -> UsersFile {

@@ -21,13 +21,13 @@ use crate::throttle::{Denied, LoginThrottle, Throttled};
 const STEP: Duration = Duration::from_millis(500);
 
 async fn throttle() -> LoginThrottle {
-    let (clock, _) = Clock::manual();
+    let ((clock, _), entropy) = (Clock::manual(), Entropy::system());
     let metrics = Metrics::new().unwrap();
-    let store = Store::open(&config::Store::Memory, Duration::ZERO, clock.now(), &metrics).await;
+    let store = Store::open(&config::Store::Memory, Duration::ZERO, (&clock, &entropy), &metrics);
     let mut config = sample::config(Vec::new()).throttle;
     config.per_address.count = 1000;
-    let store = Arc::new(store.unwrap());
-    LoginThrottle::open(&config, store, clock, &Entropy::system(), &metrics).await.unwrap()
+    let store = Arc::new(store.await.unwrap());
+    LoginThrottle::open(&config, store, clock, &entropy, &metrics).await.unwrap()
 }
 
 /// Every way to a refusal that tells nothing, with how long it may take: a search

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use super::{Fixture, MINUTE, login, start, token_config};
+use super::{Fixture, MINUTE, login, login_as, start, token_config};
 use crate::ambient::{Clock, ManualTime};
 use crate::config;
+use crate::identity::SessionId;
 use crate::metrics::Metrics;
 use crate::session::{CheckError, Reason};
+use crate::store::SessionRecord;
 
 /// A folder with store and keys, to start from again and again.
 struct Disk {
@@ -114,4 +116,28 @@ async fn with_an_older_store_put_back_old_tokens_are_dead() {
     let context = Some(opened.context.as_str().as_bytes());
     assert!(fixture.sessions.check(opened.token.expose(), context).await.is_err());
     assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+}
+
+#[tokio::test]
+async fn sessions_of_emergency_accounts_are_short_and_found_again() {
+    let disk = Disk::new();
+    let fixture = disk.start().await;
+    login(&fixture.sessions).await;
+    let lifetime = Some(5 * MINUTE);
+    let opened = login_as(&fixture.sessions, (true, lifetime)).await;
+    assert_eq!(opened.session_expires_at, disk.clock.now().plus(5 * MINUTE));
+    let found = |records: Vec<SessionRecord>| -> Vec<SessionId> {
+        records.iter().map(|record| record.session).collect()
+    };
+    assert_eq!(found(fixture.sessions.emergencies().await.unwrap()), [opened.session]);
+    drop(fixture);
+    let fixture = disk.start().await;
+    assert!(fixture.sessions.emergencies().await.unwrap().is_empty(), "none opened here");
+    fixture.sessions.find_emergencies().await.unwrap();
+    assert_eq!(found(fixture.sessions.emergencies().await.unwrap()), [opened.session]);
+    disk.time.advance(5 * MINUTE);
+    assert!(fixture.sessions.emergencies().await.unwrap().is_empty(), "its time is over");
+    let longer = login_as(&fixture.sessions, (true, Some(10_000 * MINUTE))).await;
+    let usual = login(&fixture.sessions).await;
+    assert_eq!(longer.session_expires_at, usual.session_expires_at, "never longer than others");
 }

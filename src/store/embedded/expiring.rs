@@ -4,14 +4,13 @@ use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, Writ
 
 use crate::ambient::Timestamp;
 use crate::store::embedded::Embedded;
+use crate::store::expiring::FAMILIES;
 use crate::store::{Expiring, Family, Put, StoreError};
 
 /// When an entry ends, milliseconds since 1970, and its value.
 type ByKey = TableDefinition<'static, &'static [u8; 32], (i64, &'static [u8])>;
 type ByEnd = TableDefinition<'static, (i64, &'static [u8; 32]), ()>;
 
-const ALL: [Family; 4] =
-    [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode];
 const FIRST: [u8; 32] = [0; 32];
 const LAST: [u8; 32] = [u8::MAX; 32];
 
@@ -91,7 +90,7 @@ impl Embedded {
 
 /// Makes sure of the tables.
 pub(super) fn initialise(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-    for family in ALL {
+    for family in FAMILIES {
         let (by_key, by_end) = tables(family);
         transaction.open_table(by_key)?;
         transaction.open_table(by_end)?;
@@ -101,7 +100,7 @@ pub(super) fn initialise(transaction: &WriteTransaction) -> Result<(), redb::Err
 
 /// Drops what ended, in every family.
 pub(super) fn sweep(transaction: &WriteTransaction, now: Timestamp) -> Result<(), redb::Error> {
-    ALL.into_iter().try_for_each(|family| forget(transaction, family, now))
+    FAMILIES.into_iter().try_for_each(|family| forget(transaction, family, now))
 }
 
 fn forget(

@@ -17,7 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::{directory, login};
+use crate::support::eventually;
 use crate::support::slapd::PASSWORD;
+use crate::support::world::{World, log_in};
 
 const ALICE: &[u8] = b"uid=alice,ou=people,dc=x";
 const SUCCESS: &[u8] = b"\x0a\x01\x00\x04\x00\x04\x00";
@@ -119,7 +121,9 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         kind: config::DirectoryKind::Ldap,
         users: None,
         password_checks: 4,
+        break_glass: None,
         attributes: Vec::new(),
+        discovery: None,
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),
         bind_dn: "cn=service".to_owned(),
@@ -335,6 +339,75 @@ async fn turn_elsewhere(step: Step, trick: Trick) {
             assert_eq!(binds[0] + binds[1], 1, "{step:?} {trick:?}");
         }
         _ => panic!("{step:?} {trick:?}: {outcome:?}"),
+    }
+}
+
+#[tokio::test]
+async fn nothing_runs_on_after_a_login_that_failed() {
+    let running = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = running();
+    for step in [Step::ServiceBind, Step::UserSearch, Step::UserBind] {
+        for trick in TRICKS {
+            let server = Hostile::start(step, trick).await;
+            let directory = directory(&server.config());
+            assert!(login(&directory, "alice", PASSWORD).await.is_err());
+            drop(directory);
+            drop(server);
+            let what = format!("all tasks have ended after {trick:?} at {step:?}");
+            eventually(&what, || (running() == before).then_some(())).await;
+        }
+    }
+}
+
+/// A gateway that asks this server.
+async fn gateway_before(server: &Hostile) -> World {
+    let section = format!(
+        "[directory]\nkind = \"ldap\"\nurls = [\"ldap://127.0.0.1:{}\"]\nallow_plaintext = true\n\
+         bind_dn = \"cn=service\"\nbind_password = \"service\"\nbase_dn = \"ou=people,dc=x\"\n\
+         group_base_dn = \"ou=groups,dc=x\"\ntimeout = \"1s\"\n[[directory.role]]\n\
+         name = \"admin\"\ngroup = \"cn=admins,ou=groups,dc=x\"\n",
+        server.port
+    );
+    World::with(|setup| {
+        setup.directory(&section);
+        setup.routes(
+            "[[route]]\npath = \"/app/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n",
+        );
+        setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
+        setup.set("throttle", "login_per_user", "\"100000 per 5m\"");
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_answer_makes_the_gateway_grow() {
+    for (step, trick) in [
+        (Step::UserSearch, Trick::NestedDeeply),
+        (Step::UserSearch, Trick::LongMessage),
+        (Step::UserSearch, Trick::EntriesWithoutEnd),
+        (Step::UserSearch, Trick::EmptyMessage),
+        (Step::UserBind, Trick::NestedDeeply),
+        (Step::UserBind, Trick::LongMessage),
+        (Step::UserBind, Trick::EntriesWithoutEnd),
+        (Step::UserBind, Trick::Garbage),
+        (Step::GroupSearch, Trick::EntriesWithoutEnd),
+        (Step::GroupSearch, Trick::TextThatIsNone),
+    ] {
+        let server = Hostile::start(step, trick).await;
+        let world = gateway_before(&server).await;
+        let client = world.client();
+        let mut warm = 0;
+        for count in 0..60 {
+            let answer = log_in(&client, "alice", PASSWORD).await;
+            let several = (step, answer.status) == (Step::UserSearch, 401);
+            assert!(answer.status == 503 || several, "{step:?} {trick:?}: {answer:?}");
+            if count == 20 {
+                warm = world.gateway.memory_kib("VmHWM");
+            }
+        }
+        let grown = world.gateway.memory_kib("VmHWM").saturating_sub(warm);
+        assert!(grown < 4 * 1024, "{step:?} {trick:?}: {grown} KiB more than {warm} KiB");
+        assert_eq!(world.gateway.telemetry("/healthz").await.status, 200);
     }
 }
 

@@ -8,13 +8,18 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod dirsrv;
+pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod raw;
+#[expect(unreachable_pub, reason = "also used by the tests beside the store's code")]
+pub(crate) mod redis;
 pub(crate) mod relay;
+pub(crate) mod saboteur;
 pub(crate) mod samba;
 pub(crate) mod setup;
+pub(crate) mod several;
 pub(crate) mod slapd;
 pub(crate) mod token;
 pub(crate) mod upstream;

@@ -19,6 +19,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::slapd::write_certificates;
 
+/// The controller's name in DNS.
+pub(crate) const HOST: &str = "dc1.ad.example.test";
 /// The domain's base.
 pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
 const FIXTURES: &str = include_str!("samba_fixtures.py");
@@ -40,7 +42,7 @@ impl Samba {
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let address = own_address();
-        let authority = write_certificates(directory.path(), &address.to_string());
+        let authority = write_certificates(directory.path(), &[&address.to_string(), HOST]);
         // Samba refuses a key that others may read.
         let key = directory.path().join("server.key");
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("key mode");
@@ -56,6 +58,11 @@ impl Samba {
         samba
     }
 
+    /// Where it listens; the ports are the usual ones.
+    pub(crate) const fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
     /// The section `[directory]` for this server, typed.
     pub(crate) fn directory(&self) -> config::Directory {
         let role = |name: &str, group: &str| RoleMapping {
@@ -66,7 +73,9 @@ impl Samba {
             kind: DirectoryKind::ActiveDirectory,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
+            discovery: None,
             servers: vec![LdapServer {
                 host: self.address.to_string(),
                 port: PORT,

@@ -121,6 +121,12 @@ impl Setup {
         self.set("telemetry", "control_socket", &path)
     }
 
+    /// Leaves a key out.
+    pub(crate) fn unset(&mut self, section: &str, key: &str) -> &mut Self {
+        self.sections.entry(section.to_owned()).or_default().remove(key);
+        self
+    }
+
     /// Removes a section.
     pub(crate) fn without(&mut self, section: &str) -> &mut Self {
         self.sections.remove(section);

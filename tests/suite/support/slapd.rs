@@ -78,7 +78,10 @@ impl Slapd {
 
     fn start_with(log_level: u16) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let authority = write_certificates(directory.path(), "127.0.0.1");
+        let authority = write_certificates(
+            directory.path(),
+            &["127.0.0.1", "dc1.example.org", "dc2.example.org"],
+        );
         fs::create_dir(directory.path().join("db")).expect("database directory");
         let configuration = slapd_conf(directory.path());
         fs::write(directory.path().join("slapd.conf"), configuration).expect("slapd.conf");
@@ -122,7 +125,9 @@ impl Slapd {
             kind: DirectoryKind::Ldap,
             users: None,
             password_checks: 4,
+            break_glass: None,
             attributes: Vec::new(),
+            discovery: None,
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
                 port: self.port(transport),
@@ -323,9 +328,9 @@ fn free_ports() -> (u16, u16) {
     (port(&one), port(&other))
 }
 
-/// An authority and a certificate signed by it for one name or address alone, as PEM
-/// files; returns the authority.
-pub(crate) fn write_certificates(directory: &Path, name: &str) -> CertificateDer<'static> {
+/// An authority and a certificate signed by it for these names and addresses alone, as
+/// PEM files; returns the authority.
+pub(crate) fn write_certificates(directory: &Path, names: &[&str]) -> CertificateDer<'static> {
     let authority_key = KeyPair::generate().expect("key");
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -334,7 +339,9 @@ pub(crate) fn write_certificates(directory: &Path, name: &str) -> CertificateDer
     let issuer = Issuer::from_params(&params, &authority_key);
 
     let key = KeyPair::generate().expect("key");
-    let server = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+    let server =
+        CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+            .expect("parameters");
     let server = server.signed_by(&key, &issuer).expect("certificate");
     for (name, text) in [
         ("ca.pem", authority.pem()),

@@ -1,0 +1,54 @@
+//! What other gateways did, as the store tells: followed for as long as the process
+//! runs, and recorded where it concerns keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::app::keys;
+use crate::gateway::Services;
+
+/// How often it is told how old the news are.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// How long a start waits for the store; then it starts without, and refuses requests.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Follows the news until it is dropped.
+pub(super) async fn follow(services: Arc<Services>) {
+    let Some(mut follower) = services.sessions.follower() else { return };
+    loop {
+        let events = follower.step().await;
+        if !events.is_empty() {
+            keys::record(&services, "session", events, "store").await;
+        }
+    }
+}
+
+/// Tells how old the news are that were read last.
+pub(super) async fn tell(services: Arc<Services>) {
+    let store = services.sessions.store();
+    if !store.is_shared() {
+        return;
+    }
+    let began = Instant::now();
+    let mut ticks = interval(TELL_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let age = store.news_age().unwrap_or_else(|| began.elapsed());
+        services.metrics.revocation_lag().set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Waits until everything was read once, but not for ever.
+pub(super) async fn settle(services: &Services) {
+    let deadline = Instant::now() + PATIENCE;
+    while services.sessions.is_stale() {
+        if Instant::now() > deadline {
+            tracing::error!("the store does not answer: requests are refused until it does");
+            return;
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+}

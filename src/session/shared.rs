@@ -1,0 +1,223 @@
+//! What gateways that share a store hear of each other: whose sessions were ended,
+//! and which keys sign. What is known here is told to a store that lost it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::session::Sessions;
+use crate::session::keys::{KeyChange, KeyEvent};
+use crate::store::{Feed, News, StoreError};
+use crate::token::{KeyError, KeyFacts, KeyRing};
+
+/// Before what failed is tried again.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How long one process looks after the keys, unless it says so again.
+const TURN: Duration = Duration::from_secs(15);
+/// How often a change of the keys is tried anew when another came between.
+const TRIES: usize = 20;
+/// Revocations told to the store in one go.
+const AT_ONCE: usize = 4096;
+
+/// Follows the news of the others, one at a time.
+pub struct Follower<'s> {
+    sessions: &'s Sessions,
+    feed: Feed<'s>,
+    /// What the store told since it began, while something is known here that it may
+    /// not know.
+    told: Option<HashSet<SessionId>>,
+    /// Whether this start was counted.
+    counted: bool,
+}
+
+impl Sessions {
+    /// Whoever follows what others do; `None` when nobody shares the store.
+    #[must_use]
+    pub fn follower(&self) -> Option<Follower<'_>> {
+        let feed = self.store.feed()?;
+        Some(Follower { sessions: self, feed, told: None, counted: false })
+    }
+}
+
+impl Follower<'_> {
+    /// Waits for the next news, and does what they ask for, however long that takes.
+    /// Answers with what happened to keys.
+    pub async fn step(&mut self) -> Vec<KeyEvent> {
+        let mut events = Vec::new();
+        match self.feed.next().await {
+            News::Begin => {
+                self.told = (!self.sessions.live.knows_no_revocation()).then(HashSet::new);
+            }
+            News::Revoked(revoked) => {
+                self.sessions.live.revoke_all(&revoked);
+                if let Some(told) = &mut self.told {
+                    told.extend(revoked.iter().map(|(session, _)| *session));
+                }
+            }
+            News::Complete => {
+                while let Err(error) = self.complete(&mut events).await {
+                    tracing::error!(%error, "the store was read, but not all could be done");
+                    sleep(PAUSE).await;
+                }
+            }
+            News::Keys => {
+                while let Err(error) = self.sessions.load_shared(&mut events).await {
+                    tracing::error!(%error, "the session keys could not be read");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+        self.feed.settle();
+        events
+    }
+
+    async fn complete(&mut self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
+        if let Some(told) = &self.told {
+            let missing = self.sessions.live.missing_from(told);
+            if !missing.is_empty() {
+                tracing::warn!(revocations = missing.len(), "the store lost these, and is told");
+            }
+            for missing in missing.chunks(AT_ONCE) {
+                self.sessions.store.remember(missing).await?;
+            }
+            self.told = None;
+        }
+        self.sessions.load_shared(events).await?;
+        if !self.counted {
+            self.sessions.count_start(events).await?;
+            self.counted = true;
+        }
+        Ok(())
+    }
+}
+
+impl Sessions {
+    /// Takes over the keys that the store holds; makes the first one of a new store,
+    /// with which all tokens of a lost one are dead.
+    async fn load_shared(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
+        let (algorithm, now) = (self.lifetimes.load().algorithm, self.clock.now());
+        for _ in 0..TRIES {
+            if let Some(held) = self.store.shared_keys().await? {
+                self.hold_if_changed(KeyRing::from_shared(&held.plain, algorithm, now)?);
+                return Ok(());
+            }
+            let first = KeyRing::fresh(algorithm, now, &self.entropy)?;
+            if self.store.replace_shared_keys(None, &first.to_shared()?).await? {
+                events.extend(self.newest_event(&first));
+                self.hold_if_changed(first);
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    /// The store counts the starts, and a folder of ours remembers how many there were:
+    /// a store that is behind was put back, and may have lost revocations.
+    async fn count_start(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
+        let starts = self.store.count_start().await?;
+        let Some(dir) = self.keys_dir.clone() else { return Ok(()) };
+        let known = dir.starts()?;
+        if known.is_some_and(|known| starts <= known) {
+            self.metrics.keys_replaced().inc();
+            tracing::warn!(
+                store.starts = starts,
+                keys.starts = known,
+                "the store is behind what it was: all token keys are replaced, everybody logs in again"
+            );
+            events.extend(self.drop_shared().await?);
+        }
+        let written = spawn_blocking(move || dir.set_starts(starts)).await;
+        written.unwrap_or(Err(KeyError::Generation))
+    }
+
+    /// A key that all hold before it signs: whoever has not heard of it by then lets
+    /// nobody in.
+    pub(super) async fn rotate_shared(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let algorithm = self.lifetimes.load().algorithm;
+        let now = self.clock.now();
+        let begins = now.plus(self.store.max_staleness());
+        let ring = self
+            .change_shared(|ring| ring.followed(algorithm, (now, begins), &self.entropy))
+            .await?;
+        Ok(self.newest_event(&ring).into_iter().collect())
+    }
+
+    /// A new key alone, which signs at once.
+    pub(super) async fn drop_shared(&self) -> Result<Vec<KeyEvent>, KeyError> {
+        let old = self.keys();
+        let algorithm = self.lifetimes.load().algorithm;
+        let fresh = |_: &KeyRing| KeyRing::fresh(algorithm, self.clock.now(), &self.entropy);
+        let ring = self.change_shared(fresh).await?;
+        let mut events: Vec<_> = self.newest_event(&ring).into_iter().collect();
+        events.extend(
+            old.into_iter().map(|KeyFacts { kid, .. }| self.event(kid, KeyChange::Dropped)),
+        );
+        Ok(events)
+    }
+
+    /// Lets the next key sign when its time has come. Says whether this process is the
+    /// one that looks after the keys; then it has made what was due.
+    pub(super) async fn tend_shared(
+        &self,
+        now: Timestamp,
+        events: &mut Vec<KeyEvent>,
+    ) -> Result<bool, KeyError> {
+        if self.is_stale() {
+            return Ok(false);
+        }
+        let times = **self.lifetimes.load();
+        let (held, settled) = {
+            let held = self.keys.load_full();
+            let settled = held.at(times.algorithm, now)?;
+            (held, settled)
+        };
+        let due = times.rotate_every.is_some_and(|every| now >= held.newest().plus(every));
+        if !settled.signs_as(&held) {
+            self.keys.store(settled.into());
+        }
+        if !self.store.is_our_turn(TURN).await? {
+            return Ok(false);
+        }
+        if due || !held.has(times.algorithm) {
+            events.extend(self.rotate_shared().await?);
+        }
+        Ok(true)
+    }
+
+    /// Changes the keys of all gateways; others that do the same come before or after.
+    pub(super) async fn change_shared(
+        &self,
+        change: impl Fn(&KeyRing) -> Result<KeyRing, KeyError>,
+    ) -> Result<std::sync::Arc<KeyRing>, KeyError> {
+        let (algorithm, now) = (self.lifetimes.load().algorithm, self.clock.now());
+        for _ in 0..TRIES {
+            let held = self.store.shared_keys().await?;
+            let ring = match &held {
+                Some(held) => KeyRing::from_shared(&held.plain, algorithm, now)?,
+                None => return Err(StoreError::Unavailable.into()),
+            };
+            let changed = change(&ring)?;
+            if self.store.replace_shared_keys(held.as_ref(), &changed.to_shared()?).await? {
+                self.hold_if_changed(changed);
+                return Ok(self.keys.load_full());
+            }
+        }
+        Err(StoreError::Unavailable.into())
+    }
+
+    fn hold_if_changed(&self, ring: KeyRing) {
+        if ring.same_keys(&self.keys.load()) {
+            self.keys.store(ring.into());
+        } else {
+            self.hold(ring);
+        }
+    }
+
+    fn newest_event(&self, ring: &KeyRing) -> Option<KeyEvent> {
+        ring.facts().pop().map(|facts| self.event(facts.kid, KeyChange::Made))
+    }
+}

@@ -1,0 +1,73 @@
+//! Entries that end by themselves, in Redis: each has a key with a time to live,
+//! and each family a list of ends.
+
+use crate::ambient::Timestamp;
+use crate::store::redis::{LASTING, Redis, number, parsed};
+use crate::store::{Expiring, Family, Put, StoreError};
+
+impl Redis {
+    pub(in crate::store) async fn put(
+        &self,
+        entry: Expiring,
+        now: Timestamp,
+        at_most: Option<u64>,
+    ) -> Result<Put, StoreError> {
+        let args = [
+            number(LASTING),
+            self.time(now),
+            entry.key.to_vec(),
+            entry.value,
+            number(entry.until.millis()),
+            at_most.map(|at_most| at_most.to_string()).unwrap_or_default().into_bytes(),
+        ];
+        let keys = self.entry(entry.family, &entry.key);
+        match parsed(self.durably(&self.scripts.put, &keys, &args).await?)? {
+            1 => Ok(Put::Kept),
+            0 => Ok(Put::Exists),
+            _ => Ok(Put::Full),
+        }
+    }
+
+    pub(in crate::store) async fn take(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let args = [self.time(now), key.to_vec()];
+        parsed(self.durably(&self.scripts.take, &self.entry(family, key), &args).await?)
+    }
+
+    pub(in crate::store) async fn get(
+        &self,
+        family: Family,
+        key: &[u8; 32],
+        now: Timestamp,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let args = [self.time(now), key.to_vec()];
+        parsed(self.link.script(&self.scripts.get, &self.entry(family, key), &args).await?)
+    }
+
+    pub(in crate::store) async fn count(
+        &self,
+        family: Family,
+        now: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let [_, ends] = self.entry(family, &[0; 32]);
+        parsed(self.link.script(&self.scripts.count, &[ends], &[self.time(now)]).await?)
+    }
+
+    /// The key of an entry, and its family's ends.
+    fn entry(&self, family: Family, key: &[u8; 32]) -> [Vec<u8>; 2] {
+        let name = match family {
+            Family::SpentToken => "spent",
+            Family::Device => "device",
+            Family::AccessCode => "code",
+            Family::FormerCode => "former",
+        };
+        let mut entry = self.common(name);
+        entry.push(b':');
+        entry.extend_from_slice(key);
+        [entry, self.common(&format!("{name}:ends"))]
+    }
+}

@@ -1,0 +1,318 @@
+//! The news of revocations and keys, as every gateway reads them: from a stream,
+//! with a cursor; and everything anew when the stream or the server is another
+//! one. Says how old what was read last is.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::Value;
+use redis::streams::{StreamRangeReply, StreamReadReply};
+use tokio::time::{Instant, sleep};
+
+use crate::ambient::Timestamp;
+use crate::identity::SessionId;
+use crate::store::StoreError;
+use crate::store::redis::{LASTING, Redis, number, parsed};
+
+/// How long the server holds back its answer when there are no news.
+const BLOCK: Duration = Duration::from_millis(500);
+/// How often a sign of life is written, and looked who answers.
+const BEAT: Duration = Duration::from_secs(1);
+/// Before the next try after a failure.
+const PAUSE: Duration = Duration::from_millis(200);
+/// News that one answer holds.
+const AT_ONCE: usize = 1000;
+/// Of a revocation in the stream: the id and its end.
+const PACKED: usize = 24;
+
+/// What the feed tells, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// What is known may have gaps: all revocations there are come next.
+    Begin,
+    /// These sessions are revoked until then.
+    Revoked(Vec<(SessionId, Timestamp)>),
+    /// All revocations were told since `Begin`. What was known before and was not
+    /// among them must be told to the store; the keys must be read.
+    Complete,
+    /// The keys are others.
+    Keys,
+}
+
+/// How old what was read last is.
+pub(in crate::store) struct Heard {
+    since: Instant,
+    /// Milliseconds after `since`; 0 before the first time.
+    at: AtomicU64,
+    max: Duration,
+    stopped: AtomicBool,
+    /// Redis's clock less ours, in milliseconds.
+    ahead: AtomicI64,
+}
+
+impl Heard {
+    pub(super) fn new(max: Duration) -> Self {
+        Self {
+            since: Instant::now(),
+            at: AtomicU64::new(0),
+            max,
+            stopped: AtomicBool::new(false),
+            ahead: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether it is too old to decide by, or nothing was read yet. One look at the
+    /// clock and one atomic load.
+    pub(in crate::store) fn is_stale(&self) -> bool {
+        self.age().is_none_or(|age| age > self.max) || self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::store) const fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// `None` before everything was read once.
+    pub(in crate::store) fn age(&self) -> Option<Duration> {
+        let at = self.at.load(Ordering::Acquire);
+        let at = (at > 0).then_some(self.since + Duration::from_millis(at))?;
+        Some(at.elapsed())
+    }
+
+    /// How far Redis's clock is ahead of ours, in milliseconds.
+    pub(in crate::store) fn ahead(&self) -> i64 {
+        self.ahead.load(Ordering::Relaxed)
+    }
+
+    fn mark(&self, at: Instant) {
+        let after = u64::try_from((at - self.since).as_millis()).unwrap_or(u64::MAX);
+        self.at.fetch_max(after.max(1), Ordering::AcqRel);
+    }
+}
+
+/// Reads the news; there is one of a process.
+pub struct Feed<'s> {
+    redis: &'s Redis,
+    phase: Phase,
+    /// The last entry read of the stream.
+    cursor: String,
+    /// Whose stream and revocations have been read.
+    known: Option<Server>,
+    /// The connection that the server was asked over.
+    generation: u64,
+    beat: Instant,
+    waiting: VecDeque<News>,
+    /// When what was handed out was read.
+    handed_out: Option<Instant>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server {
+    /// Another one after every fail-over and restart.
+    replication: String,
+    /// Another one after everything was lost.
+    born: Vec<u8>,
+}
+
+enum Phase {
+    Apart,
+    Reading { after: Option<(SessionId, Timestamp)>, server: Server },
+    Following,
+}
+
+impl<'s> Feed<'s> {
+    pub(in crate::store) fn new(redis: &'s Redis) -> Self {
+        Self {
+            redis,
+            phase: Phase::Apart,
+            cursor: String::new(),
+            known: None,
+            generation: 0,
+            beat: Instant::now(),
+            waiting: VecDeque::new(),
+            handed_out: None,
+        }
+    }
+
+    /// What the last news ask for has been done: as of when they were read, all that
+    /// was to be known is known.
+    pub fn settle(&mut self) {
+        if self.waiting.is_empty()
+            && let Some(at) = self.handed_out.take()
+        {
+            self.redis.heard.mark(at);
+        }
+    }
+
+    /// The next news, however long there are none. Whoever asks has done what the last
+    /// ones ask for.
+    pub async fn next(&mut self) -> News {
+        self.settle();
+        loop {
+            if let Some(news) = self.waiting.pop_front() {
+                return news;
+            }
+            if self.step().await.is_err() {
+                self.phase = Phase::Apart;
+                self.redis.listening.drop_connection().await;
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), StoreError> {
+        match std::mem::replace(&mut self.phase, Phase::Apart) {
+            Phase::Apart => self.meet().await,
+            Phase::Reading { after, server } => {
+                let page = self.redis.revocations(after).await?;
+                let Some(last) = page.last() else {
+                    self.known = Some(server);
+                    self.phase = Phase::Following;
+                    self.waiting.push_back(News::Complete);
+                    self.handed_out = Some(Instant::now());
+                    return Ok(());
+                };
+                self.phase = Phase::Reading { after: Some(*last), server };
+                self.waiting.push_back(News::Revoked(page));
+                Ok(())
+            }
+            Phase::Following => self.listen().await,
+        }
+    }
+
+    /// Finds out who answers, and whether the cursor is worth anything there.
+    async fn meet(&mut self) -> Result<(), StoreError> {
+        let server = self.beat().await?;
+        let news = self.redis.common("news");
+        let ends = async |command: &str, [from, to]: [&str; 2]| {
+            let mut range = redis::cmd(command);
+            range.arg(&news).arg(from).arg(to).arg("COUNT").arg(1);
+            let reply = self.redis.listening.command(&range, &news, Duration::ZERO).await?;
+            let reply: StreamRangeReply = parsed(reply)?;
+            let id = reply.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |id| id.id);
+            Ok::<String, StoreError>(id)
+        };
+        let first = ends("XRANGE", ["-", "+"]).await?;
+        let last = ends("XREVRANGE", ["+", "-"]).await?;
+        self.generation = self.redis.listening.generation();
+        let holds = |id: &str| place(&first) <= place(id) && place(id) <= place(&last);
+        if self.known.as_ref() == Some(&server) && holds(&self.cursor) {
+            self.phase = Phase::Following;
+        } else {
+            tracing::info!("reading all revocations from Redis");
+            self.cursor = last;
+            self.phase = Phase::Reading { after: None, server };
+            self.waiting.push_back(News::Begin);
+        }
+        Ok(())
+    }
+
+    /// Waits for news, and now and then makes sure of who tells them.
+    async fn listen(&mut self) -> Result<(), StoreError> {
+        if self.beat.elapsed() >= BEAT {
+            let server = self.beat().await?;
+            if self.known.as_ref() != Some(&server) {
+                tracing::warn!("Redis failed over, was restarted or lost everything");
+                return Err(StoreError::Unavailable);
+            }
+        }
+        let news = self.redis.common("news");
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(AT_ONCE).arg("BLOCK");
+        read.arg(u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX));
+        read.arg("STREAMS").arg(&news).arg(&self.cursor);
+        let reply = self.redis.listening.command(&read, &news, BLOCK).await?;
+        let at = Instant::now();
+        if self.redis.listening.generation() != self.generation {
+            return Err(StoreError::Unavailable);
+        }
+        let reply: Option<StreamReadReply> = parsed(reply)?;
+        self.phase = Phase::Following;
+        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+        let (mut revoked, mut keys) = (Vec::new(), false);
+        for entry in entries {
+            keys |= entry.map.contains_key("k");
+            if let Some(Value::BulkString(packed)) = entry.map.get("r") {
+                revoked.extend(unpacked(packed));
+            }
+            self.cursor = entry.id;
+        }
+        if !revoked.is_empty() {
+            self.waiting.push_back(News::Revoked(revoked));
+        }
+        if keys {
+            self.waiting.push_back(News::Keys);
+        }
+        if self.waiting.is_empty() {
+            self.redis.heard.mark(at);
+        } else {
+            self.handed_out = Some(at);
+        }
+        Ok(())
+    }
+
+    /// Writes a sign of life, and says who took it. A primary that was cut off from
+    /// its replicas refuses it, if it is told to.
+    async fn beat(&mut self) -> Result<Server, StoreError> {
+        let lasting = ["born", "alive", "keys", "starts", "revoked", "news"];
+        let keys = lasting.map(|name| self.redis.common(name));
+        // Never the same twice, so that a store that lost it is told from the one before.
+        let birth: [u8; 16] = self.redis.entropy.bytes().map_err(|_| StoreError::Unavailable)?;
+        let args = [number(LASTING), birth.to_vec()];
+        let before = self.redis.clock.now();
+        let beat = self.redis.link.script(&self.redis.scripts.beat, &keys, &args).await?;
+        let (born, time): (Vec<u8>, i64) = parsed(beat)?;
+        let after = self.redis.clock.now();
+        let ours = i64::midpoint(before.millis(), after.millis());
+        self.redis.heard.ahead.store(time.saturating_sub(ours), Ordering::Relaxed);
+        let replication = self.redis.look_for_replicas().await?;
+        let mut info = redis::cmd("INFO");
+        info.arg("replication");
+        let key = self.redis.common("");
+        let heard: String =
+            parsed(self.redis.listening.command(&info, &key, Duration::ZERO).await?)?;
+        if !heard.contains(&format!("master_replid:{replication}")) {
+            tracing::warn!("two servers think that they are the primary of Redis");
+            self.redis.link.drop_connection().await;
+            return Err(StoreError::Unavailable);
+        }
+        self.beat = Instant::now();
+        Ok(Server { replication, born })
+    }
+}
+
+/// The two numbers of an entry's id.
+fn place(id: &str) -> (u64, u64) {
+    let (millis, number) = id.split_once('-').unwrap_or((id, "0"));
+    (millis.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
+fn unpacked(packed: &[u8]) -> impl Iterator<Item = (SessionId, Timestamp)> {
+    packed.as_chunks::<PACKED>().0.iter().filter_map(|one| {
+        let (id, until) = one.split_first_chunk()?;
+        let until = i64::from_be_bytes(*until.first_chunk()?);
+        Some((SessionId::from_bytes(*id), Timestamp::from_millis(until)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{place, unpacked};
+    use crate::ambient::Timestamp;
+    use crate::identity::SessionId;
+
+    #[test]
+    fn ids_of_entries_are_compared_as_numbers() {
+        assert!(place("9-2") < place("10-1") && place("10-1") < place("10-12"));
+        assert_eq!(place("0-0"), (0, 0));
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked_and_half_a_revocation_is_none() {
+        let one = [&[7; 16][..], &1_790_000_000_123_i64.to_be_bytes()].concat();
+        let two = [&one[..], &one[..20]].concat();
+        let until = Timestamp::from_millis(1_790_000_000_123);
+        let unpacked: Vec<_> = unpacked(&two).collect();
+        assert_eq!(unpacked, [(SessionId::from_bytes([7; 16]), until)]);
+    }
+}

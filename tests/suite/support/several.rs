@@ -1,0 +1,97 @@
+//! Several gateways that share one Redis, one directory and one upstream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bindgate::config::LdapTransport;
+
+use super::client::Client;
+use super::gateway::Gateway;
+use super::redis::RedisServer;
+use super::setup::Setup;
+use super::slapd::{PASSWORD, Slapd};
+use super::upstream::Upstream;
+use super::world::{log_in, shared_slapd};
+
+/// What `store.urls` says of a server on loopback.
+pub(crate) fn url(port: u16) -> String {
+    format!("[\"redis://127.0.0.1:{port}\"]")
+}
+
+/// A whole installation.
+pub(crate) struct Several {
+    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) upstream: Upstream,
+    /// Held so that it runs.
+    _slapd: Arc<Slapd>,
+}
+
+impl Several {
+    /// So many gateways, each with what is said of it.
+    pub(crate) async fn start(count: usize, change: impl Fn(usize, &mut Setup)) -> Self {
+        let (slapd, upstream) = (shared_slapd(), Upstream::start().await);
+        let mut gateways = Vec::new();
+        for number in 0..count {
+            let mut setup = Setup::new(&slapd.toml(LdapTransport::Tls), &upstream.url());
+            share(&mut setup);
+            change(number, &mut setup);
+            gateways.push(Gateway::start(setup).await);
+        }
+        Self { gateways, upstream, _slapd: slapd }
+    }
+
+    /// On one server.
+    pub(crate) async fn on(redis: &RedisServer, count: usize) -> Self {
+        let urls = url(redis.port);
+        Self::start(count, |_, setup| {
+            setup.set("store", "urls", &urls);
+        })
+        .await
+    }
+
+    /// A browser that signed in at the first gateway.
+    pub(crate) async fn sign_in(&self, name: &str) -> Client {
+        let client = self.gateways[0].client();
+        log_in(&client, name, PASSWORD).await.expect_status(200);
+        client
+    }
+
+    /// The same browser at another gateway.
+    pub(crate) fn at(&self, gateway: usize, client: &Client) -> Client {
+        let other = &self.gateways[gateway];
+        let mut moved = client.copy();
+        moved.address = other.https;
+        let pem = other.setup.authority.pem();
+        moved.http1 = super::certs::client_config(pem, &["http/1.1"]);
+        moved.http2 = super::certs::client_config(pem, &["h2"]);
+        moved
+    }
+
+    /// Waits until a gateway answers this browser so, and says how long it took.
+    pub(crate) async fn answers(
+        &self,
+        gateway: usize,
+        client: &Client,
+        (status, code): (u16, &str),
+    ) -> Duration {
+        let client = self.at(gateway, client);
+        let began = tokio::time::Instant::now();
+        super::eventually_async(&format!("{status} {code} at gateway {gateway}"), async || {
+            let answer = client.get("/app/echo").try_send().await.ok()?;
+            (answer.status == status && (code.is_empty() || answer.code() == code)).then_some(())
+        })
+        .await;
+        began.elapsed()
+    }
+}
+
+/// Kept in Redis, under a key that all gateways have.
+pub(crate) fn share(setup: &mut Setup) {
+    setup.write("store.key", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n");
+    let key = format!("{:?}", setup.path("store.key").display().to_string());
+    setup.unset("store", "path").set("store", "kind", "\"redis\"").set(
+        "store",
+        "encryption_key_file",
+        &key,
+    );
+}
