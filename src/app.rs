@@ -7,6 +7,7 @@ mod emergency;
 mod feed;
 mod keys;
 mod operator;
+mod recheck;
 mod workers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -144,6 +145,7 @@ impl App {
         control.spawn(keys::tend(Arc::clone(&services)));
         control.spawn(codes::tell(Arc::clone(&services)));
         control.spawn(emergency::tend(Arc::clone(&services)));
+        control.spawn(recheck::run(Arc::clone(&services)));
         let app = Self {
             https: listeners.https(),
             http: listeners.http(),

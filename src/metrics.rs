@@ -119,6 +119,12 @@ metrics! {
     counter directory_operations "bindgate_directory_operations_total" [server, operation, result];
     /// Seconds of an operation at the directory.
     histogram directory_operation_duration "bindgate_directory_operation_duration_seconds" [server, operation];
+    /// Looks at the accounts of all live sessions.
+    counter rechecks "bindgate_rechecks_total" [result];
+    /// Live sessions about whose accounts the directory said nothing at the last look.
+    gauge recheck_unknown "bindgate_recheck_unknown_sessions" [];
+    /// When the last look began that left no account unread, in seconds since 1970.
+    gauge recheck_success "bindgate_recheck_success_timestamp_seconds" [];
     /// 1 while a directory server answers.
     gauge directory_up "bindgate_directory_up" [server];
     /// Open connections to a directory server: the shared one, and those that bind.

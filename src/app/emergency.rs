@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::audit::{Event, Record};
+use crate::config::Store;
 use crate::directory::Directory;
 use crate::gateway::Services;
 use crate::session::Reason;
@@ -14,8 +15,8 @@ use crate::store::{SessionRecord, StoreError};
 
 /// How often is looked whether the directory is back.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often all sessions are looked through for what other gateways opened.
-const SEARCH_EVERY: Duration = Duration::from_mins(1);
+/// How often all sessions are looked through for those of gateways that are gone.
+const SEARCH_EVERY: Duration = Duration::from_mins(5);
 
 /// Ends such sessions until it is dropped.
 pub(super) async fn tend(services: Arc<Services>) {
@@ -32,7 +33,8 @@ pub(super) async fn tend(services: Arc<Services>) {
             Some(searched) => {
                 let directory = snapshot.config.directory.as_ref();
                 let configured = directory.is_some_and(|it| it.break_glass.is_some());
-                configured && searched.elapsed() >= SEARCH_EVERY
+                let shared = matches!(snapshot.config.store, Store::Redis(_));
+                configured && shared && searched.elapsed() >= SEARCH_EVERY
             }
         };
         let looked = async {

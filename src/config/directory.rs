@@ -47,6 +47,10 @@ pub struct Directory {
     pub nested_groups: bool,
     /// Deadline of a whole login at the directory.
     pub timeout: Duration,
+    /// How often the accounts of live sessions are read again.
+    pub recheck_interval: Duration,
+    /// How long sessions go on beyond that while they cannot be read.
+    pub recheck_grace: Duration,
     /// Most user binds at one time at one server, and most connections kept for them.
     pub bind_connections: usize,
     /// How long an unused connection is kept.
@@ -78,6 +82,12 @@ pub struct RoleMapping {
 }
 
 impl Directory {
+    /// How long a session goes on whose account cannot be read.
+    #[must_use]
+    pub const fn overdue_after(&self) -> Duration {
+        self.recheck_interval.saturating_add(self.recheck_grace)
+    }
+
     /// Reads `[directory]`.
     pub(super) fn read(r: &mut Reader<'_>) -> Option<Self> {
         let kind = r.required("kind", KIND, "What kind of directory it is.");
@@ -98,6 +108,7 @@ impl Directory {
         r.refuse_foreign("break_glass", "nothing: with kind = \"file\" no directory can be down");
         let password_checks = read_password_checks(r);
         let timeout = read_timeout(r);
+        let (recheck_interval, recheck_grace) = read_recheck(r);
         refuse_unbuilt_keys(r);
         Some(Self {
             kind: DirectoryKind::File,
@@ -116,6 +127,8 @@ impl Directory {
             group_base_dn: String::new(),
             nested_groups: false,
             timeout,
+            recheck_interval,
+            recheck_grace,
             bind_connections: 0,
             idle_timeout: Duration::ZERO,
             attributes: Vec::new(),
@@ -155,6 +168,7 @@ impl Directory {
             "Whether members of a group's groups count; in Active Directory they always do.",
         );
         let timeout = read_timeout(r);
+        let (recheck_interval, recheck_grace) = read_recheck(r);
         let (bind_connections, idle_timeout) = servers::read_connections(r);
         refuse_users_file(r);
         let password_checks = read_password_checks(r);
@@ -181,6 +195,8 @@ impl Directory {
             group_base_dn,
             nested_groups,
             timeout,
+            recheck_interval,
+            recheck_grace,
             bind_connections,
             idle_timeout,
             attributes: Vec::new(),
@@ -197,6 +213,23 @@ const KIND: Choice<DirectoryKind> = Choice {
     ],
     unbuilt: &[],
 };
+
+fn read_recheck(r: &mut Reader<'_>) -> (Duration, Duration) {
+    let interval = r.or(
+        "recheck_interval",
+        kind::seconds(),
+        Duration::from_mins(5),
+        "How often the accounts of live sessions are read again; whose account is gone, closed \
+         or in another role is logged out.",
+    );
+    let grace = r.or(
+        "recheck_grace",
+        kind::duration(true),
+        Duration::from_hours(1),
+        "How much longer than recheck_interval sessions go on while the directory cannot be asked.",
+    );
+    (interval, grace)
+}
 
 /// What only a server has.
 const SERVER_KEYS: [&str; 16] = [
@@ -314,8 +347,6 @@ fn refuse_keys_of_other_directories(r: &mut Reader<'_>) {
 }
 
 fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
-    r.unbuilt("recheck_interval", "asking the directory again during a session");
-    r.unbuilt("recheck_grace", "asking the directory again during a session");
     r.unbuilt("password_rules", "changing passwords");
 }
 

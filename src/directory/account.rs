@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::ambient::Timestamp;
 use crate::directory::entry::Entry;
 use crate::directory::outcome::{Bar, Change, Notice, Outcome, Rejection};
 
@@ -20,6 +21,9 @@ const SMART_CARD_REQUIRED: i64 = 0x4_0000;
 /// `accountExpires` and others, for "never"; 0 says the same.
 const NEVER: i64 = i64::MAX;
 const TICKS_PER_SECOND: u64 = 10_000_000;
+const TICKS_PER_MILLISECOND: i64 = 10_000;
+/// From the beginning of 1601.
+const MILLIS_BEFORE_1970: i64 = 11_644_473_600_000;
 /// How long before its end a password is warned of.
 const WARN_WITHIN: Duration = Duration::from_hours(14 * 24);
 
@@ -107,6 +111,11 @@ pub(super) fn parse_time(text: &str) -> Option<i64> {
     seconds.checked_mul(i64::try_from(TICKS_PER_SECOND).ok()?)
 }
 
+/// One of our moments in the same steps.
+pub(super) const fn time_of(moment: Timestamp) -> i64 {
+    moment.millis().saturating_add(MILLIS_BEFORE_1970).saturating_mul(TICKS_PER_MILLISECOND)
+}
+
 /// Days from the beginning of 1601 to the first of a month; the years are counted
 /// from March, so that a leap day is the last of its year.
 const fn days_before(year: i64, month: i64) -> i64 {
@@ -119,7 +128,8 @@ const fn days_before(year: i64, month: i64) -> i64 {
 mod tests {
     use std::time::Duration;
 
-    use super::{Account, parse_time};
+    use super::{Account, parse_time, time_of};
+    use crate::ambient::Timestamp;
     use crate::directory::outcome::{Bar, Change, Notice, Outcome, Rejection};
 
     const NOW: i64 = 134_000_000_000_000_000;
@@ -175,6 +185,8 @@ mod tests {
             ("20261122051500.0Z", 13_439_798_100),
         ] {
             assert_eq!(parse_time(text), Some(seconds * 10_000_000), "{text}");
+            let ours = Timestamp::from_seconds(seconds - 11_644_473_600);
+            assert_eq!(time_of(ours), seconds * 10_000_000);
         }
         for text in
             ["", "2026", "20261122051500", "20261322051500.0Z", "2026112205150Z", "ëëëëëëëëZ"]

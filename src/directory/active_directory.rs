@@ -15,6 +15,7 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::group::Roles;
+use crate::directory::nested::Nested;
 use crate::directory::outcome::Rejection;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation, VerifyError};
@@ -29,8 +30,17 @@ const CONTEXTS_MAX: usize = 1000;
 const NORMAL_USER: &str = "805306368";
 const TICKS_PER_MICROSECOND: u128 = 10;
 
+/// Matching rules: through any number of groups; with all these bits.
+const WITHIN_CHAIN: &str = "1.2.840.113556.1.4.1941";
+const ALL_BITS: &str = "1.2.840.113556.1.4.803";
+/// The bit of `groupType`.
+const SECURITY_GROUP: &str = "2147483648";
+/// As many entries as one answer of a domain controller holds.
+const GROUPS_MAX: usize = 1000;
+
 const TOKEN_GROUPS: &str = "tokenGroups";
 const OBJECT_SID: &str = "objectSid";
+const MEMBER_OF: &str = "memberOf";
 const NETBIOS_NAME: &str = "nETBIOSName";
 const DNS_ROOT: &str = "dnsRoot";
 const CONTEXT_NAME: &str = "nCName";
@@ -51,10 +61,14 @@ struct Attributes {
     account_type: Attribute,
     object_class: Attribute,
     netbios_name: Attribute,
+    member_of: Attribute,
+    group_type: Attribute,
 }
 
 /// What a domain says of itself.
 pub(super) struct Domain {
+    /// Below which its groups are.
+    base: String,
     netbios_name: String,
     dns_name: String,
     /// For each role, in order; `None` when its group is not there.
@@ -73,6 +87,8 @@ impl ActiveDirectory {
                 account_type: Attribute::parse("sAMAccountType")?,
                 object_class: Attribute::parse("objectClass")?,
                 netbios_name: Attribute::parse(NETBIOS_NAME)?,
+                member_of: Attribute::parse(MEMBER_OF)?,
+                group_type: Attribute::parse("groupType")?,
             },
             domain: Mutex::new(None),
         })
@@ -138,6 +154,40 @@ impl ActiveDirectory {
         }))
     }
 
+    /// The groups within each role's: security groups, as only those count at a login.
+    ///
+    /// # Errors
+    /// When the directory does not answer, or there are more than one answer can hold.
+    pub(super) async fn nested_groups(&self, pool: &Pool) -> Result<Nested, DirectoryError> {
+        let domain = self.domain(pool).await?;
+        let Attributes { member_of, group_type, .. } = &self.attributes;
+        let within =
+            |group: &String| Filter::Matches(member_of.clone(), WITHIN_CHAIN, group.clone());
+        let security = Filter::Matches(group_type.clone(), ALL_BITS, SECURITY_GROUP.to_owned());
+        let within = Filter::Or(self.role_groups.iter().map(within).collect());
+        let search = Search {
+            operation: Operation::Recheck,
+            base: &domain.base,
+            scope: Scope::Subtree,
+            filter: &Filter::And(vec![security, within]),
+            attributes: &[MEMBER_OF, OBJECT_SID],
+            entries_max: GROUPS_MAX,
+        };
+        let found = pool.search(search).await?;
+        if found.more {
+            return Err(DirectoryError::TooManyGroups);
+        }
+        let mut nested = Nested::default();
+        for entry in &found.entries {
+            let above = entry.texts(MEMBER_OF);
+            nested.add(&entry.dn, &above, entry.values(OBJECT_SID).first().map(Vec::as_slice));
+        }
+        for (group, sid) in self.role_groups.iter().zip(&domain.role_sids) {
+            nested.add_role(group, sid.as_deref());
+        }
+        Ok(nested)
+    }
+
     async fn read_domain(&self, pool: &Pool) -> Result<Domain, DirectoryError> {
         let wanted = [DEFAULT_CONTEXT, CONFIGURATION_CONTEXT, CURRENT_TIME];
         let root = self.read("", (Operation::DomainSearch, &wanted), pool).await?;
@@ -167,7 +217,8 @@ impl ActiveDirectory {
             role_sids.push(self.sid_of(group, pool).await?);
         }
         let time = root.text(CURRENT_TIME).and_then(account::parse_time);
-        Ok(Domain { netbios_name, dns_name, role_sids, time, read_at })
+        let base = root.text(DEFAULT_CONTEXT).unwrap_or_default().to_owned();
+        Ok(Domain { base, netbios_name, dns_name, role_sids, time, read_at })
     }
 
     /// A group's SID; `None` when there is no such group in this domain.
@@ -215,6 +266,11 @@ impl Domain {
         self.time?.checked_add(i64::try_from(passed).ok()?)
     }
 
+    /// Whether any role's group is seen.
+    pub(super) fn has_role_groups(&self) -> bool {
+        self.role_sids.iter().any(Option::is_some)
+    }
+
     fn has_netbios_name(&self, name: &str) -> bool {
         folded(&self.netbios_name) == folded(name)
     }
@@ -239,6 +295,7 @@ mod tests {
 
     fn meaning(name: &str) -> Result<String, VerifyError> {
         let domain = Domain {
+            base: String::new(),
             netbios_name: "ADTEST".to_owned(),
             dns_name: "ad.example.test".to_owned(),
             role_sids: Vec::new(),

@@ -34,6 +34,14 @@ impl Dn {
     }
 }
 
+impl Dn {
+    /// Whether it is this entry, or one somewhere below it.
+    pub(super) fn is_within(&self, base: &Self) -> bool {
+        let above = self.0.strip_suffix(&base.0);
+        above.is_some_and(|above| above.is_empty() || above.ends_with(','))
+    }
+}
+
 impl fmt::Display for Dn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -192,6 +200,16 @@ mod tests {
     #[track_caller]
     fn same(one: &str, other: &str) {
         assert_eq!(Dn::parse(one).unwrap(), Dn::parse(other).unwrap());
+    }
+
+    #[test]
+    fn what_is_below_a_name_ends_with_it() {
+        let within = |name, base| Dn::parse(name).unwrap().is_within(&Dn::parse(base).unwrap());
+        assert!(within("cn=a,ou=G,dc=x", "OU=g, dc=x"));
+        assert!(within("dc=x", "dc=x"));
+        assert!(!within("cn=a,ou=gg,dc=x", "ou=g,dc=x"));
+        assert!(!within(r"cn=a\,ou=g,dc=x", "ou=g,dc=x"));
+        assert!(!within("dc=x", "ou=g,dc=x"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ldap3::asn1::{PL, StructureTag};
 
+use crate::directory::filter::{Attribute, Filter};
 use crate::identity::Subject;
 
 /// One entry.
@@ -86,6 +87,22 @@ fn text_of(attribute: &str, value: &[u8]) -> Option<String> {
     }
 }
 
+/// What finds the entries whose attribute has this text form; any of these.
+pub(super) fn conditions(attribute: &Attribute, text: &str) -> Vec<Filter> {
+    let bytes = |bytes: Vec<u8>| Filter::Bytes(attribute.clone(), bytes);
+    match attribute.as_str().to_ascii_lowercase().as_str() {
+        "objectguid" => guid_bytes(text).map(bytes).into_iter().collect(),
+        "objectsid" => sid_bytes(text).map(bytes).into_iter().collect(),
+        _ => {
+            // Perhaps the form of bytes that are no text.
+            let decoded = URL_SAFE_NO_PAD.decode(text).ok();
+            let decoded = decoded.filter(|bytes| std::str::from_utf8(bytes).is_err());
+            let equal = Filter::Equal(attribute.clone(), text.to_owned());
+            std::iter::once(equal).chain(decoded.map(bytes)).collect()
+        }
+    }
+}
+
 fn parse_attribute(tag: StructureTag) -> Option<(String, Vec<Vec<u8>>)> {
     let [name, values] = <[_; 2]>::try_from(constructed(tag)?).ok()?;
     let name = String::from_utf8(primitive(name)?).ok()?;
@@ -107,13 +124,27 @@ fn primitive(tag: StructureTag) -> Option<Vec<u8>> {
     }
 }
 
-/// A GUID as Microsoft stores it, its first three fields little-endian.
+/// Where the bytes of a GUID stand in its text; 16 for a dash. As Microsoft stores it,
+/// its first three fields are little-endian.
+const GUID_ORDER: [usize; 20] =
+    [3, 2, 1, 0, 16, 5, 4, 16, 7, 6, 16, 8, 9, 16, 10, 11, 12, 13, 14, 15];
+
 fn guid(bytes: &[u8]) -> Option<String> {
     let bytes: [u8; 16] = bytes.try_into().ok()?;
-    let order = [3, 2, 1, 0, 16, 5, 4, 16, 7, 6, 16, 8, 9, 16, 10, 11, 12, 13, 14, 15];
     let part =
         |index: &usize| bytes.get(*index).map_or("-".to_owned(), |byte| format!("{byte:02x}"));
-    Some(order.iter().map(part).collect())
+    Some(GUID_ORDER.iter().map(part).collect())
+}
+
+fn guid_bytes(text: &str) -> Option<Vec<u8>> {
+    let digits: String = text.chars().filter(|character| *character != '-').collect();
+    let mut bytes = vec![0; 16];
+    let places = GUID_ORDER.iter().filter(|place| **place < 16).enumerate();
+    for (at, place) in places {
+        *bytes.get_mut(*place)? = u8::from_str_radix(digits.get(at * 2..at * 2 + 2)?, 16).ok()?;
+    }
+    // Only the text that we write ourselves.
+    (guid(&bytes)? == text).then_some(bytes)
 }
 
 /// A security identifier: revision, count, a big-endian authority, little-endian parts.
@@ -129,11 +160,23 @@ fn sid(bytes: &[u8]) -> Option<String> {
     Some(std::iter::once(format!("S-{revision}-{authority}")).chain(parts).collect())
 }
 
+fn sid_bytes(text: &str) -> Option<Vec<u8>> {
+    let mut parts = text.strip_prefix("S-")?.split('-');
+    let revision: u8 = parts.next()?.parse().ok()?;
+    let authority: u64 = parts.next()?.parse().ok()?;
+    let parts: Vec<u32> = parts.map(str::parse).collect::<Result<_, _>>().ok()?;
+    let mut bytes = vec![revision, u8::try_from(parts.len()).ok()?];
+    bytes.extend_from_slice(authority.to_be_bytes().get(2..)?);
+    bytes.extend(parts.iter().flat_map(|part| part.to_le_bytes()));
+    (sid(&bytes)? == text).then_some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use ldap3::asn1::{PL, StructureTag, TagClass};
 
-    use super::{Entry, NoSubject};
+    use super::{Entry, NoSubject, conditions};
+    use crate::directory::filter::Attribute;
 
     fn entry(attribute: &str, values: &[&[u8]]) -> Entry {
         let values = values.iter().map(|value| value.to_vec()).collect();
@@ -164,6 +207,29 @@ mod tests {
         assert_eq!(subject("objectSid", b"\x01\x02\0\0\0\0\0\x05"), Err(NoSubject::Unusable));
         assert_eq!(subject("employeeKey", b"\xff\xfe").unwrap(), "__4");
         assert_eq!(entry("Key", &[b"\xff\xfe", b"\xc3\xa9"]).texts("key"), ["__4", "é"]);
+    }
+
+    #[test]
+    fn what_has_a_text_form_is_found_by_it() {
+        let found = |attribute: &str, value: &[u8]| {
+            let text = subject(attribute, value).unwrap();
+            let conditions = conditions(&Attribute::parse(attribute).unwrap(), &text);
+            conditions.iter().map(ToString::to_string).collect::<String>()
+        };
+        let guid: Vec<u8> = (0..16).collect();
+        let bytes = r"\00\01\02\03\04\05\06\07\08\09\0a\0b\0c\0d\0e\0f";
+        assert_eq!(found("objectGUID", &guid), format!("(objectGUID={bytes})"));
+        let sid = b"\x01\x02\0\0\0\0\0\x05\x20\0\0\0\x20\x02\0\0";
+        let bytes = r"\01\02\00\00\00\00\00\05\20\00\00\00\20\02\00\00";
+        assert_eq!(found("objectSid", sid), format!("(objectSid={bytes})"));
+        assert_eq!(found("employeeKey", b"\xff\xfe"), r"(employeeKey=__4)(employeeKey=\ff\fe)");
+        assert_eq!(found("uid", b"a*"), r"(uid=a\2a)");
+        for text in ["", "alice", "S-1", "03020100-0504-0706-0809-0a0b0c0d0e0", "03020100"] {
+            for attribute in ["objectGUID", "objectSid"] {
+                let attribute = Attribute::parse(attribute).unwrap();
+                assert!(conditions(&attribute, text).is_empty(), "{text}");
+            }
+        }
     }
 
     #[test]

@@ -86,6 +86,16 @@ pub enum DirectoryError {
     /// An account is in more groups than are looked at; roles would be guesswork.
     #[error("an account is in too many groups")]
     TooManyGroups,
+    /// A search found more than it can have asked for.
+    #[error("a search found too many entries")]
+    TooManyEntries,
+    /// Nothing at all of a kind is seen, which the directory cannot be without: the
+    /// service account has lost its rights, or the data are not there.
+    #[error("the service account sees no {0} at all")]
+    Blind(&'static str),
+    /// Groups cannot be searched by their names.
+    #[error("the server does not find entries by entryDN")]
+    NoEntryNames,
     /// The service account may not read which groups an account is in.
     #[error("the service account may not read tokenGroups")]
     HiddenGroups,
@@ -95,6 +105,22 @@ pub enum DirectoryError {
 const CODES_OF_THE_SERVER: [u32; 2] = [51, 52];
 
 impl DirectoryError {
+    /// Whether another search would fail too; others fail because of what they found.
+    #[must_use]
+    pub const fn is_outage(&self) -> bool {
+        !matches!(
+            self,
+            // A server that is gone does not connect next time.
+            Self::Lost
+                | Self::Protocol(_)
+                | Self::TooManyEntries
+                | Self::TooManyGroups
+                | Self::NoEntryNames
+                // Limits of time, of size, and of the administrator.
+                | Self::Refused { code: 3 | 4 | 11, .. }
+        )
+    }
+
     /// Whether the server failed, so that another one may do better; not when it
     /// answered, however little we like the answer.
     pub(super) fn is_of_the_server(&self) -> bool {
@@ -109,9 +135,13 @@ impl DirectoryError {
             | Self::ServiceBind { .. }
             | Self::Protocol(_) => true,
             Self::Refused { code, .. } => CODES_OF_THE_SERVER.contains(code),
-            Self::Configuration(_) | Self::AllDown | Self::TooManyGroups | Self::HiddenGroups => {
-                false
-            }
+            Self::Configuration(_)
+            | Self::AllDown
+            | Self::TooManyGroups
+            | Self::TooManyEntries
+            | Self::Blind(_)
+            | Self::NoEntryNames
+            | Self::HiddenGroups => false,
         }
     }
 
@@ -132,6 +162,9 @@ impl DirectoryError {
             Self::Refused { .. } => "refused",
             Self::Protocol(_) => "protocol",
             Self::TooManyGroups => "too_many_groups",
+            Self::TooManyEntries => "too_many_entries",
+            Self::Blind(_) => "blind",
+            Self::NoEntryNames => "no_entry_names",
             Self::HiddenGroups => "hidden_groups",
         }
     }

@@ -4,7 +4,7 @@
 use crate::config;
 use crate::config::Lockout;
 use crate::directory::users_file::{UsersFile, asked_for, stamp};
-use crate::directory::{Account, Bar, DirectoryError, Person, VerifyError};
+use crate::directory::{Account, Bar, DirectoryError, Known, Person, Standing, VerifyError};
 use crate::identity::{Credentials, Subject};
 use crate::metrics::{DirectoryUp, Metrics};
 
@@ -70,6 +70,29 @@ impl FileDirectory {
             emergency: false,
             lifetime_max: None,
         })
+    }
+
+    /// How somebody stands in the file now.
+    pub(super) fn standing(&self, known: &Known) -> Standing {
+        let Some(user) = self.users.get(&known.account) else { return Standing::Gone };
+        if user.name != known.subject.as_str() {
+            Standing::Gone
+        } else if user.is_disabled {
+            Standing::Disabled
+        } else if known.stamp.as_ref().is_some_and(|before| *before != stamp(&user)) {
+            Standing::PasswordChanged
+        } else {
+            match user.role {
+                None => Standing::RoleLost,
+                Some(role) if role != known.role => Standing::RoleChanged,
+                Some(_) => Standing::Unchanged,
+            }
+        }
+    }
+
+    /// Whether anything may be other than when this was last asked.
+    pub(super) fn take_change(&self) -> bool {
+        self.users.take_change()
     }
 
     /// Looks after the file; never returns.

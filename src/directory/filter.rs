@@ -12,6 +12,10 @@ pub(super) enum Filter {
     Or(Vec<Filter>),
     /// The attribute has the value.
     Equal(Attribute, String),
+    /// The attribute has the value, which is no text.
+    Bytes(Attribute, Vec<u8>),
+    /// The attribute fits the value by a matching rule, named by its number.
+    Matches(Attribute, &'static str, String),
     /// The attribute is there.
     Present(Attribute),
     /// A whole filter from the configuration.
@@ -62,6 +66,14 @@ impl fmt::Display for Filter {
             Self::Equal(attribute, value) => {
                 write!(f, "({}={})", attribute.0, ldap3::ldap_escape(value.as_str()))
             }
+            Self::Bytes(attribute, value) => {
+                write!(f, "({}=", attribute.0)?;
+                value.iter().try_for_each(|byte| write!(f, "\\{byte:02x}"))?;
+                f.write_str(")")
+            }
+            Self::Matches(attribute, rule, value) => {
+                write!(f, "({}:{rule}:={})", attribute.0, ldap3::ldap_escape(value.as_str()))
+            }
             Self::Present(attribute) => write!(f, "({}=*)", attribute.0),
             Self::Configured(filter) => f.write_str(&filter.0),
         }
@@ -88,6 +100,18 @@ mod tests {
             login("a*)(uid=\\").to_string(),
             r"(&(objectClass=person)(uid=a\2a\29\28uid=\5c))"
         );
+    }
+
+    #[test]
+    fn bytes_and_rules_are_written_as_the_protocol_wants_them() {
+        let attribute = || Attribute::parse("objectGUID").unwrap();
+        let bytes = Filter::Bytes(attribute(), vec![0, b'*', 0xff]).to_string();
+        assert_eq!(bytes, r"(objectGUID=\00\2a\ff)");
+        let rule = Filter::Matches(attribute(), "1.2.3", "cn=a)(b,dc=x".to_owned()).to_string();
+        assert_eq!(rule, r"(objectGUID:1.2.3:=cn=a\29\28b,dc=x)");
+        for filter in [bytes, rule] {
+            assert!(ldap3::parse_filter(filter).is_ok());
+        }
     }
 
     #[test]

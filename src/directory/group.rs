@@ -2,6 +2,7 @@
 //! and the first configured role among them.
 
 use std::collections::HashSet;
+use std::sync::Mutex;
 
 use ldap3::Scope;
 
@@ -14,7 +15,7 @@ use crate::directory::{DirectoryError, Operation};
 use crate::identity::Role;
 
 /// Most steps upwards; groups farther away do not count.
-const DEPTH_MAX: usize = 16;
+pub(super) const DEPTH_MAX: usize = 16;
 /// Most groups an account may be in; with more its roles would be guesswork.
 const GROUPS_MAX: usize = 1000;
 /// Most members asked about in one search.
@@ -25,7 +26,14 @@ pub(super) const NO_ATTRIBUTES: &[&str] = &["1.1"];
 /// Roles by group, first match from the top. Groups are whole DNs: a group of the
 /// same name elsewhere is another group.
 pub(super) struct Roles {
-    mappings: Vec<(Dn, Role)>,
+    mappings: Vec<Mapping>,
+}
+
+struct Mapping {
+    group: Dn,
+    /// The group's name as it was configured.
+    spelled: String,
+    role: Role,
 }
 
 impl Roles {
@@ -37,25 +45,37 @@ impl Roles {
                     mapping.name
                 ))
             })?;
-            Ok((group, mapping.name.clone()))
+            let (spelled, role) = (mapping.group.clone(), mapping.name.clone());
+            Ok(Mapping { group, spelled, role })
         };
         Ok(Self { mappings: mappings.iter().map(read).collect::<Result<_, DirectoryError>>()? })
     }
 
     /// The first role, in the configured order, one of whose group is among `groups`.
     pub(super) fn first(&self, groups: &HashSet<Dn>) -> Option<&Role> {
-        self.mappings.iter().find(|(group, _)| groups.contains(group)).map(|(_, role)| role)
+        let mut mappings = self.mappings.iter();
+        mappings.find(|mapping| groups.contains(&mapping.group)).map(|mapping| &mapping.role)
     }
 
     /// The first role for whose place in the order `holds` says yes.
     pub(super) fn first_where(&self, holds: impl Fn(usize) -> bool) -> Option<&Role> {
         let mut places = self.mappings.iter().enumerate();
-        places.find(|(place, _)| holds(*place)).map(|(_, (_, role))| role)
+        places.find(|(place, _)| holds(*place)).map(|(_, mapping)| &mapping.role)
+    }
+
+    /// The groups in the configured order, with their names as configured.
+    pub(super) fn groups(&self) -> impl Iterator<Item = (&Dn, &str)> {
+        self.mappings.iter().map(|mapping| (&mapping.group, mapping.spelled.as_str()))
+    }
+
+    /// The role at a place of the order.
+    pub(super) fn at(&self, place: usize) -> Option<&Role> {
+        self.mappings.get(place).map(|mapping| &mapping.role)
     }
 
     /// Whether no further group could change the answer.
     fn is_decided(&self, groups: &HashSet<Dn>) -> bool {
-        self.mappings.first().is_none_or(|(group, _)| groups.contains(group))
+        self.mappings.first().is_none_or(|mapping| groups.contains(&mapping.group))
     }
 }
 
@@ -63,13 +83,17 @@ impl Roles {
 pub(super) struct GroupWalk {
     pub(super) base: String,
     pub(super) nested: bool,
-    member_attributes: [Attribute; 2],
+    pub(super) member_attributes: [Attribute; 2],
+    pub(super) entry_name: Attribute,
+    /// Members that are no groups, as far as it is known.
+    pub(super) others: Mutex<HashSet<Dn>>,
 }
 
 impl GroupWalk {
     pub(super) fn new(base: String, nested: bool) -> Option<Self> {
         let member_attributes = [Attribute::parse("member")?, Attribute::parse("uniqueMember")?];
-        Some(Self { base, nested, member_attributes })
+        let entry_name = Attribute::parse("entryDN")?;
+        Some(Self { base, nested, member_attributes, entry_name, others: Mutex::default() })
     }
 
     /// The groups that `dn` is in, as far as `roles` needs them.

@@ -21,7 +21,7 @@ use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::{self, DirectoryError, Operation, Person, Rejection, VerifyError};
-use crate::identity::{Attributes, Credentials};
+use crate::identity::{Attributes, Credentials, Role};
 use crate::metrics::Metrics;
 
 /// Enough to see that a name is not unique.
@@ -29,18 +29,18 @@ const USERS_MAX: usize = 2;
 
 /// An LDAP directory.
 pub(super) struct LdapDirectory {
-    base: String,
+    pub(super) base: String,
     user_attribute: Attribute,
-    user_filter: Option<ConfiguredFilter>,
-    subject_attribute: Attribute,
+    pub(super) user_filter: Option<ConfiguredFilter>,
+    pub(super) subject_attribute: Attribute,
     /// What claims ask for.
     attributes: Vec<Attribute>,
-    walk: GroupWalk,
-    roles: Roles,
-    active_directory: Option<ActiveDirectory>,
+    pub(super) walk: GroupWalk,
+    pub(super) roles: Roles,
+    pub(super) active_directory: Option<ActiveDirectory>,
     lockouts: Lockouts,
-    timeout: Duration,
-    pool: Pool,
+    pub(super) timeout: Duration,
+    pub(super) pool: Pool,
 }
 
 impl LdapDirectory {
@@ -206,12 +206,7 @@ impl LdapDirectory {
             tracing::error!(account, attribute, %cause, "an account names no subject");
             VerifyError::AccountUnavailable(Bar::NoSubject)
         })?;
-        let role = if let Some(it) = &self.active_directory {
-            it.role_of(&entry.dn, &self.roles, &self.pool).await?
-        } else {
-            let groups = self.walk.groups_of(&entry.dn, &self.roles, &self.pool).await?;
-            self.roles.first(&groups)
-        };
+        let role = self.role_of(&entry.dn).await?;
         match role {
             Some(role) => Ok(Person {
                 subject,
@@ -225,6 +220,15 @@ impl LdapDirectory {
             }),
             None => Err(VerifyError::NoRole { account, subject }),
         }
+    }
+
+    /// The first role that fits an entry now.
+    pub(super) async fn role_of(&self, dn: &str) -> Result<Option<&Role>, DirectoryError> {
+        if let Some(it) = &self.active_directory {
+            return it.role_of(dn, &self.roles, &self.pool).await;
+        }
+        let groups = self.walk.groups_of(dn, &self.roles, &self.pool).await?;
+        Ok(self.roles.first(&groups))
     }
 
     /// What claims ask for, as far as the entry has it and it fits.

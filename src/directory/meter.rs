@@ -22,6 +22,8 @@ pub enum Operation {
     DomainSearch,
     /// A search for when accounts are locked.
     PolicySearch,
+    /// A search for accounts whose sessions are live, or for who is in a role's group.
+    Recheck,
     /// A look whether the server answers.
     Probe,
     /// A comparison with a hash of our own.
@@ -40,6 +42,7 @@ impl Operation {
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
             Self::PolicySearch => "policy_search",
+            Self::Recheck => "recheck",
             Self::Probe => "probe",
             Self::PasswordCheck => "password_check",
         }

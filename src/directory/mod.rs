@@ -27,11 +27,15 @@ mod group;
 mod guard;
 mod ldap;
 mod lockout;
+mod membership;
 mod meter;
+mod nested;
 mod outcome;
 mod pool;
+mod recheck;
 mod server;
 mod stamp;
+mod state;
 mod users_file;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -39,7 +43,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::ambient::Entropy;
+use crate::ambient::{Entropy, Timestamp};
 use crate::config::{self, DirectoryKind, Lockout};
 use crate::directory::emergency::Emergency;
 use crate::directory::file::FileDirectory;
@@ -51,6 +55,7 @@ pub use error::{DirectoryError, VerifyError};
 pub use examine::{Finding, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
+pub use recheck::{Known, Rechecked, Standing};
 
 /// How long one login without an answer counts against a directory that seems up.
 const DOUBT: Duration = Duration::from_mins(1);
@@ -192,6 +197,19 @@ impl Directory {
         }
     }
 
+    /// Reads these accounts again and says how each stands, compared with what is known
+    /// of it; some two hundred with one search. `now` is held against ends of accounts
+    /// where the directory tells no time of its own.
+    pub async fn recheck(&self, known: &[Known], now: Timestamp) -> Rechecked {
+        match &self.kind {
+            Kind::Ldap(ldap) => ldap.recheck(known, now).await,
+            Kind::File(file) => {
+                let standings = known.iter().map(|known| file.standing(known)).collect();
+                Rechecked { standings, error: None }
+            }
+        }
+    }
+
     /// Whether somebody could log in now by an emergency account.
     #[must_use]
     pub fn is_emergency(&self) -> bool {
@@ -239,6 +257,16 @@ impl Directory {
         }
     }
 
+    /// Whether the directory is known to have changed since this was last asked, as only a
+    /// file is.
+    #[must_use]
+    pub fn take_change(&self) -> bool {
+        match &self.kind {
+            Kind::Ldap(_) => false,
+            Kind::File(file) => file.take_change(),
+        }
+    }
+
     /// Asks every server regularly whether it answers, connects again before that is
     /// needed, closes unused connections, and looks after files; never returns, ends
     /// when dropped.
@@ -261,6 +289,7 @@ impl Directory {
 #[cfg(test)]
 mod tests {
     use super::Directory;
+    use crate::ambient::Timestamp;
     use crate::identity::Credentials;
 
     /// Logins run on the control runtime, whatever worker asked for them.
@@ -270,6 +299,7 @@ mod tests {
         let _ = |directory: &Directory, credentials: &Credentials| {
             sends(&directory.verify(credentials));
             sends(&directory.keep_up());
+            sends(&directory.recheck(&[], Timestamp::from_millis(0)));
         };
     }
 }

@@ -6,7 +6,7 @@ use crate::directory::entry::Entry;
 
 /// When the password was set, in the words of each kind of server: Active Directory,
 /// OpenLDAP's ppolicy, 389-ds with `passwordTrackUpdateTime`.
-const PASSWORD: [&str; 3] = ["pwdLastSet", "pwdChangedTime", "pwdUpdateTime"];
+pub(super) const PASSWORD: [&str; 3] = ["pwdLastSet", "pwdChangedTime", "pwdUpdateTime"];
 /// Which entry it is, however it is named: Active Directory, 389-ds (which may get an
 /// entryUUID later), RFC 4530.
 const ENTRY: [&str; 3] = ["objectGUID", "nsUniqueId", "entryUUID"];
@@ -30,6 +30,13 @@ impl Stamp {
             })
         };
         Self { password: first(PASSWORD), entry: first(ENTRY) }
+    }
+
+    /// From the text that a session keeps.
+    pub(super) fn parse(text: &str) -> Self {
+        let (password, entry) = text.split_once('/').unwrap_or((text, ""));
+        let told = |part: &str| (!part.is_empty()).then(|| part.to_owned());
+        Self { password: told(password), entry: told(entry) }
     }
 
     /// The text that a session keeps.
@@ -70,7 +77,9 @@ mod tests {
             ),
             (vec![("nsUniqueId", "a/b")], "/nsUniqueId=a_b"),
         ] {
-            assert_eq!(Stamp::read(&entry(&attributes)).text(), text);
+            let stamp = Stamp::read(&entry(&attributes));
+            assert_eq!(stamp.text(), text);
+            assert_eq!(Stamp::parse(text).text(), text);
         }
     }
 }

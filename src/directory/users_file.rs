@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -34,6 +35,8 @@ pub(super) struct UsersFile {
     checks: Arc<Semaphore>,
     /// How long a login waits for its turn.
     patience: Duration,
+    /// Whether it was read since somebody last asked.
+    changed: AtomicBool,
     metrics: Metrics,
     meter: Meter,
 }
@@ -71,6 +74,7 @@ impl UsersFile {
             table: ArcSwap::from_pointee(Table::new(file)),
             checks: Arc::new(Semaphore::new(checks)),
             patience,
+            changed: AtomicBool::new(true),
             metrics: metrics.clone(),
             meter,
         }
@@ -105,6 +109,11 @@ impl UsersFile {
         }
     }
 
+    /// Whether the file was read anew since this was last asked.
+    pub(super) fn take_change(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+
     /// Looks after the file until it is dropped. One that is being written is left
     /// alone until two looks in a row find it the same.
     pub(super) async fn keep(&self) {
@@ -135,6 +144,7 @@ impl UsersFile {
                     "a users file was read again"
                 );
                 self.table.store(Arc::new(Table::new(file)));
+                self.changed.store(true, Ordering::Release);
                 "ok"
             }
             Err(problems) => {

@@ -97,8 +97,7 @@ impl Gateway {
         proved(loaded, &inbound, &reading)?;
         let credential = reading.credential?;
         let (pair, carrier) = (credential.known.pair.clone(), credential.carrier);
-        let sessions = Arc::clone(&self.services().sessions);
-        match sessions.admit(&pair, carrier, exchange.presence) {
+        match self.services().sessions.admit(&pair, carrier, exchange.presence) {
             Admission::Ended => return Err(Refusal::SessionRevoked),
             Admission::Unknown => return Err(Refusal::StoreUnavailable),
             Admission::Stolen => {
@@ -110,16 +109,11 @@ impl Gateway {
             | Admission::RenewFirst
             | Admission::Expired => {}
         }
-        let renewal = {
-            let (pair, presence) = (pair.clone(), exchange.presence);
-            self.services()
-                .control
-                .spawn(async move { sessions.renew(&pair, carrier, presence).await })
-        };
-        let renewed = match renewal.await.map_err(|_| Refusal::Internal)? {
-            Ok(renewed) => renewed,
-            Err(error) => return Err(self.renewal_refused(exchange, &pair, error).await),
-        };
+        let renewed =
+            match self.renewal(exchange, &pair, carrier).await.map_err(|_| Refusal::Internal)? {
+                Ok(renewed) => renewed,
+                Err(error) => return Err(self.renewal_refused(exchange, &pair, error).await),
+            };
         let config = &loaded.snapshot.config.token;
         let named = (renewed.identity.subject(), renewed.identity.role());
         let lifetime = renewed.expires_at.since(renewed.issued_at);

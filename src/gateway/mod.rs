@@ -27,6 +27,7 @@ mod preflight;
 mod protection;
 mod proxied;
 mod redeeming;
+mod renewal;
 mod schedule;
 mod session_limit;
 mod shape;

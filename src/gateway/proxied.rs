@@ -1,7 +1,6 @@
 //! The way of a forwarded request: credential, renewal, gate, upstream, answer.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, UPGRADE};
@@ -183,20 +182,15 @@ impl Gateway {
     ) -> Result<Caller, Refusal> {
         let sessions = &self.services().sessions;
         let Credential { known, carrier } = credential;
-        let presence = exchange.presence;
-        let identity = match sessions.admit(&known.pair, carrier, presence) {
+        let identity = match sessions.admit(&known.pair, carrier, exchange.presence) {
             Admission::Live(identity) => identity,
             Admission::RenewInPassing(identity) if renewals == Renewals::None => identity,
             Admission::RenewInPassing(identity) => {
-                let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
-                let renewal = async move { sessions.renew(&pair, carrier, presence).await };
-                exchange.renewal = Some(self.services().control.spawn(renewal));
+                exchange.renewal = Some(self.renewal(exchange, &known.pair, carrier));
                 identity
             }
             Admission::RenewFirst if renewals == Renewals::All => {
-                let (sessions, pair) = (Arc::clone(sessions), known.pair.clone());
-                let renewal = async move { sessions.renew(&pair, carrier, presence).await };
-                let renewed = self.services().control.spawn(renewal).await;
+                let renewed = self.renewal(exchange, &known.pair, carrier).await;
                 match renewed.map_err(|_| Refusal::Internal)? {
                     Ok(renewed) => {
                         loaded.set_token_cookie(exchange, &renewed.token);

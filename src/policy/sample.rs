@@ -161,6 +161,8 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         group_base_dn: String::new(),
         nested_groups: false,
         timeout: Duration::from_secs(5),
+        recheck_interval: Duration::from_mins(5),
+        recheck_grace: Duration::from_hours(1),
         bind_connections: 32,
         idle_timeout: Duration::from_secs(30),
         attributes: Vec::new(),

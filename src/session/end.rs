@@ -29,6 +29,20 @@ pub enum Reason {
     SessionLimit,
     /// An operator dropped the keys of its tokens.
     KeysDropped,
+    /// The directory has no such account any more.
+    AccountGone,
+    /// The directory's account was disabled.
+    AccountDisabled,
+    /// The time of the directory's account is over.
+    AccountExpired,
+    /// The password was set anew since the login.
+    PasswordChanged,
+    /// Its owner has no role any more.
+    RoleLost,
+    /// Its owner has another role now.
+    RoleChanged,
+    /// The directory could not be asked about its owner for too long.
+    RecheckOverdue,
     /// The directory is back, so that its emergency account is not needed any more.
     DirectoryBack,
     /// Its emergency account is gone, closed, or has another role or password.
@@ -48,6 +62,13 @@ impl Reason {
             Self::Exposed => "exposed",
             Self::SessionLimit => "session_limit",
             Self::KeysDropped => "keys_dropped",
+            Self::AccountGone => "account_gone",
+            Self::AccountDisabled => "account_disabled",
+            Self::AccountExpired => "account_expired",
+            Self::PasswordChanged => "password_changed",
+            Self::RoleLost => "role_lost",
+            Self::RoleChanged => "role_changed",
+            Self::RecheckOverdue => "recheck_overdue",
             Self::DirectoryBack => "directory_back",
             Self::EmergencyOver => "break_glass_over",
         }

@@ -204,14 +204,14 @@ async fn aside<A: Send + 'static>(
     spawn_blocking(work).await.unwrap_or(Err(KeyError::Generation))
 }
 
-/// Whether all tokens of a session that can be used were issued after this moment:
-/// the session began later, or its newest token did and has been seen.
 /// Whether a replaced token of the session may still be used.
 fn is_in_grace(record: &SessionRecord, now: Timestamp, grace: Duration) -> bool {
     let since = |replaced: &Replaced| now.since(Timestamp::from_millis(replaced.since));
     record.replaced.iter().any(|replaced| since(replaced) <= grace)
 }
 
+/// Whether all tokens of a session that can be used were issued after this moment:
+/// the session began later, or its newest token did and has been seen.
 fn holds_newer_only(record: &SessionRecord, moment: Timestamp) -> bool {
     let newest = record.issued;
     record.created > moment

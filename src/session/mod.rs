@@ -1,6 +1,6 @@
 //! Sessions: opened by a login, proved by token and cookie, renewed, and ended.
 //! What a request needs lies in memory; what must outlive the process is in the
-//! store. Knows no HTTP and no directory.
+//! store. Knows no HTTP, and the directory only to read accounts again.
 
 mod assertion;
 mod emergency;
@@ -9,6 +9,7 @@ mod keys;
 mod listing;
 mod live;
 mod open;
+mod recheck;
 mod renewal;
 mod revoked;
 mod shared;
@@ -34,6 +35,7 @@ pub use end::Reason;
 pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
 pub use open::{Guest, OpenError, Opened, Origin, Person};
+pub use recheck::Swept;
 pub use renewal::{RenewError, Renewed};
 pub use revoked::Revoked;
 pub use shared::Follower;
@@ -42,6 +44,7 @@ pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, Verified
 
 use emergency::Emergencies;
 use live::Registry;
+use recheck::Rechecks;
 
 /// All sessions of this process.
 pub struct Sessions {
@@ -62,6 +65,7 @@ pub struct Sessions {
     /// What tokens say besides, for others to read.
     claims: ArcSwap<ClaimTemplates>,
     live: Registry,
+    rechecks: Rechecks,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,
     emergencies: Emergencies,

@@ -13,6 +13,7 @@ use crate::config::{self, Config};
 use crate::metrics::Metrics;
 use crate::session::emergency::Emergencies;
 use crate::session::live::Registry;
+use crate::session::recheck::Rechecks;
 use crate::session::{Lifetimes, Sessions};
 use crate::store::{OpenError, Store, StoreError};
 use crate::token::{KeyError, KeyRing, KeySource, KeysDir};
@@ -94,6 +95,7 @@ impl Sessions {
         };
         metrics.keys_held("session").set(i64::try_from(keys.facts().len()).unwrap_or(i64::MAX));
         let live = Registry::default();
+        let rechecks = Rechecks::new(clock.now());
         if !store.is_shared() {
             read_revocations(&store, &live).await?;
         }
@@ -111,6 +113,7 @@ impl Sessions {
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
+            rechecks,
             unwritten: Mutex::new(HashMap::new()),
             emergencies: Emergencies::default(),
         }))

@@ -140,12 +140,21 @@ async fn while_the_directory_is_down_a_reason_opens_a_short_and_loud_session() {
     scene.directory_goes().await;
     let client = scene.client();
     log_in(&client, ADMIN, PASSWORD).await.expect(503, "DirectoryUnavailable");
+    let asked = async || {
+        let metrics = scene.gateway.metrics().await;
+        ["user_search", "user_bind"].map(|operation| {
+            let label = [("operation", operation)];
+            metrics.sum("bindgate_directory_operations_total", &label).to_string()
+        })
+    };
+    let asked_before = asked().await;
     with_reason(&client, "wrong", json!("x")).await.expect(401, "InvalidCredentials");
     for reason in [json!(null), json!(""), json!("  "), json!(7), json!("x".repeat(257))] {
         with_reason(&client, SECRET, reason).await.expect(401, "ReasonRequired");
     }
     assert!(client.jar.header().is_none(), "no cookie for a refusal");
     let ops = scene.sign_in().await;
+    assert_eq!(asked().await, asked_before, "the directory hears nothing of it");
     ops.get("/super/echo").send().await.expect_status(200);
     assert_eq!(scene.upstream.last().header("x-auth-user"), Some("Ops"));
     assert_eq!(scene.upstream.last().header("x-auth-role"), Some("super_admin"));

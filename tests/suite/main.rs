@@ -39,6 +39,7 @@ mod observability;
 mod oddities;
 mod paths;
 mod plain_http;
+mod recheck;
 mod recorded;
 mod refusal;
 mod reload;

@@ -145,6 +145,44 @@ async fn a_changed_file_is_taken_over_by_itself_and_a_bad_one_changes_nothing() 
 }
 
 #[tokio::test]
+async fn whoever_is_changed_in_the_file_is_logged_out_and_nobody_else() {
+    let people = users_toml(&PEOPLE);
+    let (gateway, _upstream) = with_file(|setup| setup.write("users.toml", &people)).await;
+    let stays = gateway.client();
+    log_in(&stays, "zoë berg", "zoë's password").await.expect_status(200);
+    let other = users_toml(&[Person { name: "Sam", ..PEOPLE[0] }]);
+    let hash = |toml: &str| {
+        let line = toml.lines().find(|line| line.starts_with("password_hash")).expect("a hash");
+        line.to_owned()
+    };
+    let renamed = people.replacen("\"Sam\"", "\"Samuel\"", 1);
+    let other_role = people.replacen("\"super_admin\", ", "", 1);
+    let no_role = people.replacen("\"super_admin\", \"admin\"", "", 1);
+    let disabled = people.replacen("\"admin\"]", "\"admin\"]\ndisabled = true", 1);
+    let rehashed = people.replacen(&hash(&people), &hash(&other), 1);
+    let mut reloads = 0.0;
+    for (changed, reason) in [
+        (renamed, "account_gone"),
+        (other_role, "role_changed"),
+        (no_role, "role_lost"),
+        (disabled, "account_disabled"),
+        (rehashed, "password_changed"),
+    ] {
+        assert_ne!(changed, people, "{reason}");
+        gateway.setup.write("users.toml", &people);
+        reloads += 1.0;
+        gateway.counted("bindgate_users_file_reloads_total", &[], reloads).await;
+        let sam = gateway.client();
+        log_in(&sam, "sam", "sam's password").await.expect_status(200);
+        gateway.setup.write("users.toml", &changed);
+        reloads += 1.0;
+        gateway.counted("bindgate_sessions_revoked_total", &[("reason", reason)], 1.0).await;
+        sam.get("/app/echo").send().await.expect(401, "SessionRevoked");
+    }
+    stays.get("/app/echo").send().await.expect_status(200);
+}
+
+#[tokio::test]
 async fn check_says_all_that_is_wrong_with_a_users_file() {
     let upstream = Upstream::start().await;
     let mut setup = Setup::new("", &upstream.url());

@@ -135,6 +135,8 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         group_base_dn: "ou=groups,dc=x".to_owned(),
         nested_groups: true,
         timeout: DEADLINE,
+        recheck_interval: Duration::from_mins(5),
+        recheck_grace: Duration::from_hours(1),
         bind_connections: 32,
         idle_timeout: Duration::from_secs(30),
         roles: vec![

@@ -4,10 +4,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use super::slapd::write_certificates;
 pub(crate) const HOST: &str = "dc1.ad.example.test";
 /// The domain's base.
 pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
+const ADMINISTRATOR_PASSWORD: &str = "Some-long-secret-1";
 const FIXTURES: &str = include_str!("samba_fixtures.py");
 /// Its ports are fixed, so that every server has an address of its own.
 const PORT: u16 = 636;
@@ -92,6 +95,8 @@ impl Samba {
             group_base_dn: String::new(),
             nested_groups: true,
             timeout: Duration::from_secs(20),
+            recheck_interval: Duration::from_mins(5),
+            recheck_grace: Duration::from_hours(1),
             bind_connections: 32,
             idle_timeout: Duration::from_secs(30),
             roles: vec![
@@ -155,12 +160,42 @@ impl Samba {
         command
     }
 
+    /// Applies the changes of an LDIF text.
+    pub(crate) fn ldapmodify(&self, ldif: &str) {
+        let mut child =
+            self.administrator("ldapmodify").stdin(Stdio::piped()).spawn().expect("ldap-utils");
+        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
+        let output = child.wait_with_output().expect("ldapmodify ends");
+        assert!(output.status.success(), "{}\n{ldif}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// The DN of an account as an LDIF text may name it.
+    pub(crate) fn dn_of(&self, account: &str) -> String {
+        let mut command = self.administrator("ldapsearch");
+        command.args(["-LLL", "-o", "ldif-wrap=no", "-b", &format!("OU=people,{BASE}")]);
+        let output = command.args([&format!("(sAMAccountName={account})"), "1.1"]).output();
+        let text = String::from_utf8(output.expect("ldap-utils").stdout).expect("UTF-8");
+        let dn = text.lines().find_map(|line| line.strip_prefix("dn: "));
+        dn.unwrap_or_else(|| panic!("no DN: {text}")).to_owned()
+    }
+
+    fn administrator(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("LDAPTLS_CACERT", self.path("ca.pem"))
+            .args(["-x", "-H", &format!("ldaps://{}", self.address)])
+            .args(["-D", "administrator@ad.example.test", "-w", ADMINISTRATOR_PASSWORD])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     fn provision(&self) {
         let mut command = Command::new("samba-tool");
         command.args(["domain", "provision", "--realm=AD.EXAMPLE.TEST", "--domain=ADTEST"]);
         command.args(["--server-role=dc", "--dns-backend=NONE", "--host-name=dc1"]);
         command.arg(format!("--host-ip={}", self.address));
-        command.arg("--adminpass=Some-long-secret-1");
+        command.arg(format!("--adminpass={ADMINISTRATOR_PASSWORD}"));
         command.arg(format!("--targetdir={}", self.path("dc").display()));
         self.run(&mut command);
     }
@@ -246,8 +281,10 @@ impl Drop for Samba {
     }
 }
 
-/// A loopback address that no other test program on this machine uses.
+/// A loopback address that no other server has, of this test program or another.
 fn own_address() -> Ipv4Addr {
+    static STARTED: AtomicU8 = AtomicU8::new(0);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 88, high, low)
+    let started = STARTED.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, 88 + started % 32, high, low)
 }

@@ -68,15 +68,20 @@ pub(crate) struct Slapd {
 impl Slapd {
     /// Starts a server with the fixtures loaded; it answers when this returns.
     pub(crate) fn start() -> Self {
-        Self::start_with(0)
+        Self::start_anew(0, "")
+    }
+
+    /// The same with further entries.
+    pub(crate) fn start_with(more: &str) -> Self {
+        Self::start_anew(0, more)
     }
 
     /// The same, of a server that writes down each operation.
     pub(crate) fn start_telling() -> Self {
-        Self::start_with(256)
+        Self::start_anew(256, "")
     }
 
-    fn start_with(log_level: u16) -> Self {
+    fn start_anew(log_level: u16, more: &str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let authority = write_certificates(
             directory.path(),
@@ -89,11 +94,22 @@ impl Slapd {
         let mut slapd = Self { directory, authority, plain_port, tls_port, log_level, process };
         slapd.tool(
             Command::new("slapadd").arg("-q").arg("-f").arg(slapd.path("slapd.conf")),
-            PEOPLE,
+            &format!("{PEOPLE}\n{more}"),
         );
         slapd.start_anywhere();
         slapd.ldapadd(GROUPS);
         slapd
+    }
+
+    /// Restarts it with a part of its configuration replaced, or as it was before.
+    pub(crate) fn reconfigure(&mut self, usual: &str, other: &str, now_other: bool) {
+        let path = self.path("slapd.conf");
+        let text = fs::read_to_string(&path).expect("slapd.conf");
+        let (from, to) = if now_other { (usual, other) } else { (other, usual) };
+        assert!(text.contains(from), "{text}");
+        self.stop();
+        fs::write(&path, text.replacen(from, to, 1)).expect("slapd.conf");
+        self.resume();
     }
 
     /// Ends the server process; its files and ports stay for [`Self::resume`].
@@ -143,6 +159,8 @@ impl Slapd {
             group_base_dn: "ou=groups,dc=example,dc=org".to_owned(),
             nested_groups: true,
             timeout: Duration::from_secs(5),
+            recheck_interval: Duration::from_mins(5),
+            recheck_grace: Duration::from_hours(1),
             bind_connections: 32,
             idle_timeout: Duration::from_secs(30),
             roles: ROLES
