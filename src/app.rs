@@ -29,7 +29,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
-use crate::gateway::{GuessGuards, Services, Snapshot, WebSocketSlots};
+use crate::gateway::{GuessGuards, Logins, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -266,7 +266,12 @@ impl App {
     fn follow(&self, snapshot: &Snapshot) {
         assertion_keys::tell_held(&self.services);
         let keeper = snapshot.directory.clone().map(|directory| {
-            self.control().spawn(async move { directory.keep_up().await }).abort_handle()
+            let throttle = self.services.throttle.clone();
+            let keep = async move {
+                let locks = directory.watch_lockout(|lockout| throttle.follow(lockout));
+                tokio::join!(directory.keep_up(), locks);
+            };
+            self.control().spawn(keep).abort_handle()
         });
         let mut current = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = std::mem::replace(&mut *current, keeper) {
@@ -395,6 +400,7 @@ async fn services(
         sessions,
         throttle,
         change_tokens,
+        logins: Logins::default(),
         audit,
         websockets: WebSocketSlots::new(metrics.websockets_open()),
         metrics: metrics.clone(),

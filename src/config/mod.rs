@@ -58,7 +58,8 @@ pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
 pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{
-    Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
+    Delivery, FIXED_CLAIMS, Lockout, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token,
+    TokenAlgorithm,
 };
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};

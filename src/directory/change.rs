@@ -5,13 +5,12 @@ use ldap3::Scope;
 use tokio::time::timeout;
 
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
-use crate::directory::ldap::LdapDirectory;
+use crate::directory::ldap::{Binding, LdapDirectory};
 use crate::directory::outcome::Outcome;
 use crate::directory::password_modify::{Changed, PasswordChange};
-use crate::directory::{DirectoryError, Operation, Rejection, VerifyError};
+use crate::directory::{Account, DirectoryError, Operation, Rejection, VerifyError};
 use crate::identity::{Credentials, Subject};
 use crate::secret::Secret;
 
@@ -111,27 +110,23 @@ impl LdapDirectory {
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Option<Subject>, ChangeError> {
-        timeout(self.timeout, self.change_at_leisure(credentials, new, found))
-            .await
-            .unwrap_or(Err(DirectoryError::Timeout.into()))
+        let binding = Binding::default();
+        let work = self.change_at_leisure((credentials, new), found, &binding);
+        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
     }
 
     async fn change_at_leisure(
         &self,
-        credentials: &Credentials,
-        new: &Secret<String>,
-        found: impl AsyncFnOnce(String) -> bool,
+        (credentials, new): (&Credentials, &Secret<String>),
+        found: impl AsyncFnOnce(Account) -> bool,
+        binding: &Binding,
     ) -> Result<Option<Subject>, ChangeError> {
         let entry = self.find(credentials.name()).await?;
-        let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        let account = account.to_string();
-        if !found(account.clone()).await {
-            return Err(VerifyError::Withheld.into());
-        }
+        let account = self.may_be_tried(&entry, found).await?;
         let old = credentials.password();
-        let alone = self.pool.bind_alone(&entry.dn, old).await?;
+        let alone = binding.sent(self.pool.bind_alone(&entry.dn, old)).await?;
         match self.in_the_light_of(&entry, alone.answer.outcome).await? {
             Outcome::Accepted(_) | Outcome::ChangeRequired(_) => {}
             Outcome::Barred(bar) => return Err(VerifyError::AccountUnavailable(bar).into()),

@@ -22,6 +22,8 @@ pub enum Operation {
     GroupSearch,
     /// A search for what a domain says of itself.
     DomainSearch,
+    /// A search for when accounts are locked.
+    PolicySearch,
     /// A search for accounts whose sessions are live, or for who is in a role's group.
     Recheck,
     /// A look whether the server answers.
@@ -42,6 +44,7 @@ impl Operation {
             Self::PasswordChange => "password_change",
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
+            Self::PolicySearch => "policy_search",
             Self::Recheck => "recheck",
             Self::Probe => "probe",
             Self::PasswordCheck => "password_check",

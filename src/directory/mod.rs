@@ -2,8 +2,8 @@
 //! up in a file. Knows no HTTP, no tokens and no sessions; `ldap3` is named nowhere
 //! else.
 //!
-//! Unknown names are rejected after the search alone, without a bind; making that
-//! answer as slow as a wrong password is not built yet. With users in a file, it is.
+//! Unknown names are rejected after the search alone, without a bind. That this takes
+//! less time than a wrong password is hidden where answers are given, not here.
 
 mod account;
 mod active_directory;
@@ -27,6 +27,7 @@ mod filter;
 mod group;
 mod guard;
 mod ldap;
+mod lockout;
 mod membership;
 mod meter;
 mod nested;
@@ -43,11 +44,10 @@ mod users_file;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::ambient::{Entropy, Timestamp};
-use crate::config;
-use crate::config::DirectoryKind;
+use crate::config::{self, DirectoryKind, Lockout};
 use crate::directory::emergency::Emergency;
 use crate::directory::file::FileDirectory;
 use crate::directory::ldap::LdapDirectory;
@@ -100,6 +100,21 @@ pub struct Person {
     pub lifetime_max: Option<Duration>,
 }
 
+/// An account whose password has not been tried yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The entry's own normalised DN.
+    pub name: String,
+    /// When the directory locks accounts, as far as that can be read.
+    pub general_lockout: Option<Lockout>,
+    /// When it locks this one, if a policy of its own says so.
+    pub own_lockout: Option<Lockout>,
+}
+
+/// How often the directory's lock-out is asked for; it is read again when that was
+/// long ago, or could not be done.
+const LOCKOUT_INTERVAL: Duration = Duration::from_secs(15);
+
 impl Directory {
     /// Prepares a directory; opens no connection.
     ///
@@ -131,15 +146,15 @@ impl Directory {
         self.verify_if(credentials, async |_| true).await
     }
 
-    /// The same; `found` is told the entry's own normalised DN and says whether the
-    /// password may be tried. However a name is spelled, the account is one.
+    /// The same; `found` is told whose account it is and says whether the password
+    /// may be tried. However a name is spelled, the account is one.
     ///
     /// # Errors
     /// As above, and `Withheld` when `found` says no.
     pub async fn verify_if(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
         let emergency = self.emergency.as_ref().filter(|emergency| emergency.has(credentials));
         let Some(emergency) = emergency else { return self.ask(credentials, found).await };
@@ -159,7 +174,7 @@ impl Directory {
     async fn ask(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
         let verified = match &self.kind {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
@@ -214,7 +229,7 @@ impl Directory {
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Option<Subject>, ChangeError> {
         match &self.kind {
             Kind::Ldap(ldap) => ldap.change(credentials, new, found).await,
@@ -273,6 +288,18 @@ impl Directory {
         match &self.kind {
             Kind::Ldap(ldap) => ldap.is_up(),
             Kind::File(_) => true,
+        }
+    }
+
+    /// Tells when the directory locks accounts, as far as it lets that be read; never
+    /// returns, ends when dropped.
+    pub async fn watch_lockout(&self, tell: impl Fn(Option<Lockout>)) {
+        loop {
+            match &self.kind {
+                Kind::Ldap(ldap) => tell(ldap.lockout().await),
+                Kind::File(_) => tell(Some(Lockout::NEVER)),
+            }
+            sleep(LOCKOUT_INTERVAL).await;
         }
     }
 

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use crate::audit::{Event, Record};
 use crate::directory::{ChangeError, Directory, Objection};
 use crate::gateway::Services;
-use crate::gateway::opening::{not_tried, turned_away};
+use crate::gateway::opening::{may_be_tried, not_tried, turned_away};
 use crate::identity::{Credentials, Subject};
 use crate::refusal::Refusal;
+use crate::secret::Secret;
 use crate::session::Reason;
 use crate::store::{Expiring, Family, Put};
 use crate::throttle::{Attempt, Denied};
@@ -27,6 +28,8 @@ pub(super) struct Changing {
     pub(super) renewed: Credentials,
     /// Where it came from.
     pub(super) address: IpAddr,
+    /// The device cookie that the browser brought.
+    pub(super) device: Option<Secret<String>>,
     /// What the change token said, if there was one.
     pub(super) ticket: Option<ChangeTicket>,
 }
@@ -120,9 +123,10 @@ impl Changing {
         services: &Services,
         account: &mut Option<String>,
     ) -> Result<Option<Subject>, Unchanged> {
-        let Self { directory, credentials, renewed, address, ticket } = self;
+        let Self { directory, credentials, renewed, address, device, ticket } = self;
         // Counted before anybody is asked.
-        let begun = services.throttle.begin(&credentials.folded_name(), address).await;
+        let name = credentials.folded_name();
+        let begun = services.throttle.begin(&name, address, device.as_ref()).await;
         let attempt = begun.map_err(not_counted)?;
         // Before the directory, as every try there may cost a login that the person has left.
         let judged = directory.judge_new(&credentials, renewed.password());
@@ -135,7 +139,8 @@ impl Changing {
             return Err(unchanged);
         }
         let passwords = (&credentials, &renewed);
-        let asked = ask_directory(&directory, passwords, (ticket.as_ref(), attempt), account);
+        let asked =
+            ask_directory((services, &directory), passwords, (ticket.as_ref(), attempt), account);
         let changed = asked.await;
         if changed.is_err() {
             give_back(services, ticket.as_ref()).await;
@@ -198,7 +203,7 @@ async fn give_back(services: &Services, ticket: Option<&ChangeTicket>) {
 }
 
 async fn ask_directory(
-    directory: &Directory,
+    (services, directory): (&Services, &Directory),
     (credentials, renewed): (&Credentials, &Credentials),
     (ticket, mut attempt): (Option<&ChangeTicket>, Attempt),
     account: &mut Option<String>,
@@ -207,9 +212,11 @@ async fn ask_directory(
     let changed = directory
         .change(credentials, renewed.password(), async |found| {
             // The name may mean another account by now.
-            is_other = ticket.is_some_and(|ticket| ticket.account != found);
-            denied = attempt.of_account(&found).await.err();
-            *account = Some(found);
+            is_other = ticket.is_some_and(|ticket| ticket.account != found.name);
+            if !is_other {
+                denied = may_be_tried(services, &mut attempt, &found).await.err();
+            }
+            *account = Some(found.name);
             denied.is_none() && !is_other
         })
         .await;

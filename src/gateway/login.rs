@@ -1,6 +1,7 @@
 //! The login: a name and a password become a session (contract section 3,
 //! architecture section 3), and the page that asks for them.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,11 +17,14 @@ use crate::audit::Event;
 use crate::directory::Directory;
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
+use crate::gateway::device;
 use crate::gateway::emergency::GivenReason;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
-use crate::gateway::opening::{self, Opening, Unopened};
+use crate::gateway::logins::{Refused, level};
+use crate::gateway::opening::{self, LoggedIn, Opening, Unopened};
 use crate::gateway::page;
+use crate::gateway::schedule::Schedule;
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
@@ -28,7 +32,7 @@ use crate::identity::Credentials;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{Opened, Origin, Reason};
+use crate::session::{Origin, Reason};
 use crate::wire::cookie;
 use crate::wire::host::Host;
 use crate::wire::return_path;
@@ -79,8 +83,10 @@ impl Gateway {
         let form = posted.form.take().filter(|_| loaded.has_login_page());
         posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let (name, back) = (posted.username.clone(), posted.form.clone());
-        match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
-            Ok(opened) => Ok(welcome(loaded, exchange, &opened, back.as_deref())),
+        let client = exchange.client;
+        let work = self.log_in(loaded, exchange, posted, &inbound.parts.headers);
+        match self.on_schedule(loaded, client, work).await {
+            Ok(logged_in) => Ok(welcome(loaded, exchange, &logged_in, back.as_deref())),
             Err(Unopened { change: Some(account), .. }) => {
                 self.ask_for_change(loaded, exchange, (&account, &name), back.as_deref())
             }
@@ -113,13 +119,28 @@ impl Gateway {
         }
     }
 
+    /// Tries a password, or is refused at a time that tells nothing of the way there.
+    pub(super) async fn on_schedule<T, E: Refused>(
+        &self,
+        loaded: &Loaded,
+        client: IpAddr,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let (services, config) = (self.services(), &loaded.snapshot.config.throttle);
+        let place = services.logins.enter(client, config.logins);
+        let _place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
+        let (schedule, began) = (Schedule::every(config.refusal_after), Instant::now());
+        level(schedule, began, work.await).await
+    }
+
+    /// Logs in.
     pub(super) async fn log_in(
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
         mut posted: Posted,
         headers: &HeaderMap,
-    ) -> Result<Opened, Unopened> {
+    ) -> Result<LoggedIn, Unopened> {
         exchange.progress = Progress::Recorded;
         let services = self.services();
         if !services.audit.is_available() {
@@ -139,6 +160,7 @@ impl Gateway {
         let opening = Opening {
             directory,
             credentials,
+            device: device::brought(headers, &loaded.snapshot.config.cookie.device_name),
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
             reason,
             previous: loaded.credentials.read(headers, false).await.credential.ok().map(
@@ -232,9 +254,12 @@ fn possible(
 pub(super) fn welcome(
     loaded: &Loaded,
     exchange: &mut Exchange,
-    opened: &Opened,
+    LoggedIn { opened, device }: &LoggedIn,
     form: Option<&str>,
 ) -> Response<Body> {
+    if let Some(device) = device {
+        loaded.set_device_cookie(exchange, device);
+    }
     let config = &loaded.snapshot.config.token;
     loaded.set_context_cookie(exchange, opened.context.as_str());
     if config.delivery.by_cookie() {

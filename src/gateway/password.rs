@@ -14,17 +14,19 @@ use crate::directory::Objection;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
 use crate::gateway::changing::{Changing, Unchanged};
+use crate::gateway::device;
 use crate::gateway::endpoints::own_proof;
 use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::login;
+use crate::gateway::logins::Refused;
 use crate::gateway::observe::Decision;
+use crate::gateway::opening::LoggedIn;
 use crate::gateway::page;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
 use crate::identity::Credentials;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::Opened;
 use crate::token::{ChangeTicket, ChangeTokenError, ChangeTokens};
 
 /// What was posted.
@@ -83,8 +85,12 @@ impl Gateway {
         // Without a login page there is nothing to go back to: a form is answered like JSON.
         let form = posted.form.as_ref().filter(|_| loaded.has_login_page());
         let back = form.map(|form| login::back_path(loaded, &inbound.host, Some(&form.back)));
-        let failed = match self.change(loaded, exchange, &posted, headers).await {
-            Ok(opened) => return Ok(login::welcome(loaded, exchange, &opened, back.as_deref())),
+        let client = exchange.client;
+        let work = self.change(loaded, exchange, &posted, headers);
+        let failed = match self.on_schedule(loaded, client, work).await {
+            Ok(logged_in) => {
+                return Ok(login::welcome(loaded, exchange, &logged_in, back.as_deref()));
+            }
             Err(failed) => failed,
         };
         let Failed { refusal, objection, name } = failed;
@@ -138,7 +144,7 @@ impl Gateway {
         exchange: &mut Exchange,
         posted: &Posted,
         headers: &HeaderMap,
-    ) -> Result<Opened, Failed> {
+    ) -> Result<LoggedIn, Failed> {
         exchange.progress = Progress::Recorded;
         let services = self.services();
         let mut record = exchange.record(Event::PasswordChange, "", None);
@@ -147,7 +153,9 @@ impl Gateway {
             record.name_hash = Some(services.audit.hash_name(name));
         }
         let name = whose.as_ref().ok().map(|(name, _)| name.clone());
-        let changing = whose.and_then(|whose| self.prepare(loaded, exchange, posted, whose));
+        let device = device::brought(headers, &loaded.snapshot.config.cookie.device_name);
+        let changing =
+            whose.and_then(|whose| self.prepare(loaded, exchange, posted, (whose, device)));
         let changing = match changing {
             Ok(changing) => changing,
             Err(unchanged) => {
@@ -165,11 +173,8 @@ impl Gateway {
             changed.unwrap_or_else(|_| Err(Unchanged::new(Refusal::Internal, "internal")));
         changed.map_err(|unchanged| Failed::of(unchanged, name.clone()))?;
         let login = login::Posted::new(name.unwrap_or_default(), posted.new.clone());
-        self.log_in(loaded, exchange, login, headers).await.map_err(|unopened| Failed {
-            refusal: unopened.refusal,
-            objection: None,
-            name: None,
-        })
+        let logged_in = self.log_in(loaded, exchange, login, headers).await;
+        logged_in.map_err(|unopened| unopened.refusal.into())
     }
 
     /// The login name of whose password it is, and what the token said.
@@ -196,7 +201,7 @@ impl Gateway {
         loaded: &Loaded,
         exchange: &Exchange,
         posted: &Posted,
-        (name, ticket): (String, Option<ChangeTicket>),
+        ((name, ticket), device): ((String, Option<ChangeTicket>), Option<Secret<String>>),
     ) -> Result<Changing, Unchanged> {
         let services = self.services();
         if !services.audit.is_available() {
@@ -216,7 +221,19 @@ impl Gateway {
             Unchanged::new(Refusal::DirectoryUnavailable, "directory_unavailable")
         })?;
         let address = exchange.client;
-        Ok(Changing { directory, credentials, renewed, address, ticket })
+        Ok(Changing { directory, credentials, renewed, address, device, ticket })
+    }
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, objection: None, name: None }
+    }
+}
+
+impl Refused for Failed {
+    fn refusal(&self) -> Refusal {
+        self.refusal
     }
 }
 

@@ -22,6 +22,7 @@ use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::guess::GuessGuards;
+use crate::gateway::logins::Logins;
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
@@ -70,6 +71,8 @@ pub struct Services {
     pub throttle: LoginThrottle,
     /// What lets somebody change a password.
     pub change_tokens: ChangeTokens,
+    /// The logins under way.
+    pub logins: Logins,
     /// Where guesses of codes are counted.
     pub guesses: Ledger,
     /// The audit log.

@@ -87,6 +87,13 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
         throttle: LoginThrottle {
             per_user: Rate { count: 5, window: Duration::from_mins(15) },
             per_address: Rate { count: 30, window: Duration::from_mins(5) },
+            accounts_per_address: Rate { count: 20, window: Duration::from_mins(15) },
+            directory_lockout: None,
+            lockout_margin: 2,
+            device_reserve: 2,
+            devices: 1000,
+            refusal_after: Duration::from_millis(500),
+            logins: 100,
             entries: 1000,
         },
         access_codes: None,

@@ -105,6 +105,23 @@ impl Dirsrv {
         section(&url, false, self.directory.path())
     }
 
+    /// The port that it listens on.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many wrong passwords it holds against an entry.
+    pub(crate) fn bad_password_count(&self, dn: &str) -> usize {
+        let mut command = Command::new("ldapsearch");
+        command.args(["-LLL", "-x", "-H", &format!("ldap://127.0.0.1:{}", self.port)]);
+        command.args(["-D", ROOT_DN, "-w", ROOT_PASSWORD, "-b", dn, "-s", "base"]);
+        command.args(["(objectClass=*)", "passwordRetryCount"]);
+        let output = command.output().expect("ldap-utils is installed (.ci/setup)");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix("passwordRetryCount: "));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
     /// Applies the changes of an LDIF text; entries without one are added.
     pub(crate) fn ldapmodify(&self, ldif: &str) {
         let mut child = Command::new("ldapmodify")
