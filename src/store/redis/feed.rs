@@ -183,6 +183,11 @@ impl<'s> Feed<'s> {
     /// Finds out who answers, and whether the cursor is worth anything there.
     async fn meet(&mut self) -> Result<(), StoreError> {
         let server = self.beat().await?;
+        if self.known.take_if(|known| *known != server).is_some() {
+            // Asked again over connections of which none leads to the one before.
+            self.redis.leave().await;
+            return Ok(());
+        }
         let news = self.redis.common("news");
         let ends = async |command: &str, [from, to]: [&str; 2]| {
             let mut range = redis::cmd(command);
