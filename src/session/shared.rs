@@ -2,6 +2,8 @@
 //! and which keys sign. What is known here is told to a store that lost it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -157,6 +159,16 @@ impl Sessions {
             old.into_iter().map(|KeyFacts { kid, .. }| self.event(kid, KeyChange::Dropped)),
         );
         Ok(events)
+    }
+
+    /// The keys as they stand at this moment: a key that all hold signs from its time
+    /// on, however long ago anybody looked after them.
+    pub(super) fn signing_keys(&self) -> Result<Arc<KeyRing>, KeyError> {
+        let keys = self.keys.load_full();
+        if !self.store.is_shared() {
+            return Ok(keys);
+        }
+        keys.at(self.lifetimes.load().algorithm, self.clock.now()).map(Arc::new)
     }
 
     /// Lets the next key sign when its time has come. Says whether this process is the
