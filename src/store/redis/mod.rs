@@ -117,10 +117,12 @@ impl Redis {
         self.link.command(&set, &key, Duration::ZERO).await.map(drop)
     }
 
-    /// Counts a start of this process; answers with the count.
-    pub(super) async fn begin(&self) -> Result<u64, StoreError> {
+    /// Counts a start of this process, from no less than was counted before; answers
+    /// with the count.
+    pub(super) async fn begin(&self, before: u64) -> Result<u64, StoreError> {
         let keys = [self.common("starts")];
-        parsed(self.durably(&self.scripts.start, &keys, &[number(LASTING)]).await?)
+        let args = [number(LASTING), before.to_string().into_bytes()];
+        parsed(self.durably(&self.scripts.start, &keys, &args).await?)
     }
 
     /// Whether this process looks after what all share, for so long.
