@@ -3,6 +3,7 @@
 //! store. Knows no HTTP, and the directory only to read accounts again.
 
 mod assertion;
+mod clock;
 mod emergency;
 mod end;
 mod keys;
@@ -42,6 +43,7 @@ pub use shared::Follower;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
+use clock::ClockWatch;
 use emergency::Emergencies;
 use live::Registry;
 use recheck::Rechecks;
@@ -69,6 +71,7 @@ pub struct Sessions {
     /// What tokens say besides, for others to read.
     claims: ArcSwap<ClaimTemplates>,
     live: Registry,
+    clocks: ClockWatch,
     rechecks: Rechecks,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,

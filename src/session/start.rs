@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::session::clock::ClockWatch;
 use crate::session::emergency::Emergencies;
 use crate::session::live::Registry;
 use crate::session::recheck::Rechecks;
@@ -115,6 +116,7 @@ impl Sessions {
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
+            clocks: ClockWatch::default(),
             rechecks,
             unwritten: Mutex::new(HashMap::new()),
             emergencies: Emergencies::default(),

@@ -11,6 +11,7 @@ mod assertion;
 mod backends;
 mod break_glass;
 mod browser;
+mod clock_offset;
 mod control;
 mod cors;
 mod crash;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::task::JoinSet;
@@ -90,9 +90,9 @@ impl<'s> Place<'s> {
         let mut following = JoinSet::new();
         if sessions.store().is_shared() {
             let began = Instant::now();
-            let followed = Arc::clone(&sessions);
+            let them = Arc::clone(&sessions);
             following.spawn(async move {
-                let mut follower = followed.follower().unwrap();
+                let mut follower = them.follower().unwrap();
                 loop {
                     follower.step().await;
                 }
@@ -128,16 +128,14 @@ impl<'s> Place<'s> {
         running: Running,
         (restored, through): (bool, bool),
     ) -> Running {
-        if let (Some(mut server), true) = (self.redis(), through) {
-            server.restart(None);
-            drop(server);
+        if through && self.server.is_some() {
+            self.revive(None);
             hears_since(&running.sessions, Instant::now()).await;
             return running;
         }
         drop(running);
-        if let Some(mut server) = self.redis() {
-            server.restart(self.older.as_deref().filter(|_| restored));
-        } else if let Some(file) = self.file() {
+        self.revive(self.older.as_deref().filter(|_| restored));
+        if let Some(file) = self.file() {
             fs::remove_file(file).unwrap();
             if restored && self.older_file().exists() {
                 fs::copy(self.older_file(), file).unwrap();
@@ -146,8 +144,11 @@ impl<'s> Place<'s> {
         self.start().await
     }
 
-    fn redis(&self) -> Option<MutexGuard<'_, RedisServer>> {
-        self.server.map(|server| server.lock().unwrap())
+    /// Has Redis, if that is the store, come back with what a backup holds, or empty.
+    fn revive(&self, backup: Option<&[u8]>) {
+        if let Some(server) = self.server {
+            server.lock().unwrap().restart(backup);
+        }
     }
 
     fn file(&self) -> Option<&Path> {
