@@ -156,7 +156,7 @@ impl Directory {
         credentials: &Credentials,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        let emergency = self.emergency.as_ref().filter(|emergency| emergency.has(credentials));
+        let emergency = self.emergency.as_ref().filter(|it| it.has(credentials));
         let Some(emergency) = emergency else { return self.ask(credentials, found).await };
         // Known to be down, it is not told the password of an emergency account.
         if !self.is_down() {
@@ -168,6 +168,12 @@ impl Directory {
             }
         }
         emergency.verify(credentials).await
+    }
+
+    /// Whether the name is that of an emergency account, of use now or not.
+    #[must_use]
+    pub fn has_emergency(&self, credentials: &Credentials) -> bool {
+        self.emergency.as_ref().is_some_and(|it| it.has(credentials))
     }
 
     /// Asks the directory itself, and keeps in mind whether it said anything.

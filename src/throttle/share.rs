@@ -7,7 +7,7 @@ use crate::config::{self, Lockout};
 use crate::store::{Counting, Window, WindowFamily};
 
 /// The limit of one account, as metrics and audit name it.
-const PER_USER: &str = "login_per_user";
+pub(super) const PER_USER: &str = "login_per_user";
 /// The same where the directory's lock-out makes it less.
 const LOCKOUT_GUARD: &str = "lockout_guard";
 /// How long we count where the directory forgets only with a right password.
@@ -52,9 +52,14 @@ impl Share {
     }
 
     /// The window of an account under this key.
-    pub(super) const fn window(&self, key: [u8; 32], is_known: bool) -> Window {
+    pub(super) const fn window(
+        &self,
+        family: WindowFamily,
+        key: [u8; 32],
+        is_known: bool,
+    ) -> Window {
         Window {
-            family: WindowFamily::Account,
+            family,
             key,
             count: if is_known { self.all } else { self.strangers },
             length: self.window,
