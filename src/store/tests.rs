@@ -271,4 +271,5 @@ async fn starts_and_key_are_kept() {
 
 mod attempts;
 mod expiring;
+mod put_back;
 pub(crate) mod redis;
