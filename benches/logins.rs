@@ -49,8 +49,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn Error + Send + Sync>;
 
 const CLIENTS: [usize; 3] = [1, 16, 64];
-const NAME: &str = "carol";
-const DN: &str = "uid=carol,ou=people,dc=example,dc=org";
 const GROUP: &str = "cn=contact_tracers,ou=groups,dc=example,dc=org";
 /// As the directory layer asks for them.
 const ATTRIBUTES: [&str; 7] = [
@@ -62,6 +60,29 @@ const ATTRIBUTES: [&str; 7] = [
     "nsUniqueId",
     "entryUUID",
 ];
+
+/// Every client is somebody else, in one group.
+fn name(client: usize) -> String {
+    format!("client{client:02}")
+}
+
+fn dn(client: usize) -> String {
+    format!("uid={},ou=people,dc=example,dc=org", name(client))
+}
+
+fn add_people(slapd: &Slapd) {
+    let people = (0..CLIENTS[2]).map(|client| {
+        let (name, dn) = (name(client), dn(client));
+        format!(
+            "dn: {dn}\nobjectClass: inetOrgPerson\nuid: {name}\ncn: {name}\nsn: {name}\n\
+             userPassword: {PASSWORD}\n\n"
+        )
+    });
+    slapd.ldapadd(&people.collect::<String>());
+    let members = (0..CLIENTS[2]).map(|client| format!("member: {}\n", dn(client)));
+    let head = format!("dn: {GROUP}\nchangetype: modify\nadd: member\n");
+    slapd.ldapmodify(&(head + &members.collect::<String>()));
+}
 
 /// Everything that is measured, side by side.
 struct Bench {
@@ -76,6 +97,7 @@ struct Bench {
 fn main() -> Result<(), Failure> {
     let (rounds, seconds) = arguments()?;
     let slapd = Slapd::start();
+    add_people(&slapd);
     let (setup, config) = gateway_of(&slapd)?;
     let app = App::start(config, &Ambient { clock: Clock::system(), entropy: Entropy::system() })?;
     let mut section = slapd.directory(LdapTransport::Tls);
@@ -120,6 +142,8 @@ fn gateway_of(slapd: &Slapd) -> Result<(Setup, Config), Failure> {
     let section = section.replace("timeout = \"5s\"", "timeout = \"5s\"\nbind_connections = 64");
     setup.directory(&section);
     setup.set("telemetry", "log_level", "\"error\"");
+    // All come from one address, and each is a failure until it has succeeded.
+    setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
     setup.save();
     let loaded = Config::load(&setup.config_file()).map_err(|problems| problems.to_string())?;
     Ok((setup, loaded.config))
@@ -191,23 +215,24 @@ async fn bare(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64,
     let mut shared = connect(bench).await?;
     shared.simple_bind(SERVICE_DN, SERVICE_PASSWORD).await?.success()?;
     let mut connections = Vec::new();
-    for _ in 0..clients {
-        connections.push((shared.clone(), connect(bench).await?));
+    for client in 0..clients {
+        connections.push((client, shared.clone(), connect(bench).await?));
     }
-    rate(time, connections, |(mut shared, mut own)| async move {
+    rate(time, connections, |(client, mut shared, mut own)| async move {
         let base = "ou=people,dc=example,dc=org";
-        let filter = format!("(&(objectClass=inetOrgPerson)(uid={NAME}))");
+        let filter = format!("(&(objectClass=inetOrgPerson)(uid={}))", name(client));
         shared.with_search_options(SearchOptions::new().sizelimit(2));
         let found = shared.search(base, Scope::Subtree, &filter, ATTRIBUTES.to_vec()).await?;
         assert_eq!(found.success()?.0.len(), 1);
-        own.simple_bind(DN, PASSWORD).await?.success()?;
-        for (member, groups) in [(DN, 1), (GROUP, 0)] {
+        let dn = dn(client);
+        own.simple_bind(&dn, PASSWORD).await?.success()?;
+        for (member, groups) in [(dn.as_str(), 1), (GROUP, 0)] {
             let base = "ou=groups,dc=example,dc=org";
             let filter = format!("(|(member={member})(uniqueMember={member}))");
             let found = shared.search(base, Scope::Subtree, &filter, vec!["1.1"]).await?;
             assert_eq!(found.success()?.0.len(), groups);
         }
-        Ok((shared, own))
+        Ok((client, shared, own))
     })
     .await
 }
@@ -228,34 +253,35 @@ async fn connect(bench: &Bench) -> Result<Ldap, Failure> {
 }
 
 async fn layer(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64, Failure> {
-    let directories = vec![Arc::clone(&bench.directory); clients];
-    rate(time, directories, |directory| async move {
+    let directories = (0..clients).map(|client| (client, Arc::clone(&bench.directory)));
+    rate(time, directories.collect(), |(client, directory)| async move {
         let password = Secret::new(PASSWORD.to_owned());
-        let credentials = Credentials::parse(NAME.to_owned(), password);
+        let credentials = Credentials::parse(name(client), password);
         let credentials = credentials.map_err(|_| "impossible credentials")?;
         let person = directory.verify(&credentials).await?;
         assert_eq!(person.role.as_str(), "contact_tracer");
-        Ok(directory)
+        Ok((client, directory))
     })
     .await
 }
 
 /// A browser's connection.
-type Browser = BufReader<TlsStream<TcpStream>>;
+type Browser = (usize, BufReader<TlsStream<TcpStream>>);
 
 async fn whole(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64, Failure> {
     let mut browsers = Vec::new();
-    for _ in 0..clients {
+    for client in 0..clients {
         let stream = TcpStream::connect(bench.gateway).await?;
         stream.set_nodelay(true)?;
         let stream = bench.connector.connect(ServerName::try_from(HOST)?, stream).await?;
-        browsers.push(BufReader::new(stream));
+        browsers.push((client, BufReader::new(stream)));
     }
     rate(time, browsers, log_in).await
 }
 
-async fn log_in(mut browser: Browser) -> Result<Browser, Failure> {
-    let body = format!("{{\"username\":\"{NAME}\",\"password\":\"{PASSWORD}\"}}");
+async fn log_in((client, mut browser): Browser) -> Result<Browser, Failure> {
+    let name = name(client);
+    let body = format!("{{\"username\":\"{name}\",\"password\":\"{PASSWORD}\"}}");
     let request = format!(
         "POST /auth/login HTTP/1.1\r\nhost: {HOST}\r\norigin: https://{HOST}\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -274,5 +300,5 @@ async fn log_in(mut browser: Browser) -> Result<Browser, Failure> {
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.ok_or("no length")?.parse()?];
     browser.read_exact(&mut body).await?;
-    Ok(browser)
+    Ok((client, browser))
 }

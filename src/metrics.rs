@@ -155,6 +155,8 @@ metrics! {
     histogram upstream_duration "bindgate_upstream_duration_seconds" [upstream];
     /// 1 while an upstream server accepts connections.
     gauge upstream_up "bindgate_upstream_up" [upstream, server];
+    /// How far the store's clock is ahead of this machine's, in whole seconds.
+    gauge clock_offset "bindgate_clock_offset_seconds" [];
     /// Operations of the store.
     counter store_operations "bindgate_store_operations_total" [operation, result];
     /// Seconds since revocations were read last from a store that several gateways share.
@@ -171,7 +173,7 @@ metrics! {
     counter key_changes "bindgate_key_changes_total" [purpose, change];
     /// Tokens, cookies of ours and logins that came over plain HTTP, or in a query.
     counter credentials_exposed "bindgate_credentials_exposed_total" [listener, result];
-    /// Token keys replaced at start because the store was new, lost or behind them.
+    /// All token keys replaced because the store was new, lost or put back.
     counter keys_replaced "bindgate_keys_replaced_total" [];
 }
 

@@ -9,6 +9,10 @@ do not carry over from machine to machine, or from minute to minute.
 Needs nginx, haproxy, wrk, h2load (nghttp2-client), openssl and a release build:
     cargo build --release
     benches/compare/compare.py --rounds 5 --seconds 4
+
+What millions of revocations and sessions add to a request, a start and to memory:
+    cargo bench --bench revocations -- --state /tmp/full.redb
+    benches/compare/compare.py --state /tmp/full.redb --loads 1k-c64
 """
 
 import argparse
@@ -81,14 +85,16 @@ class Peer:
         )
 
     def await_port(self, port=None):
-        for _ in range(200):
+        began = time.monotonic()
+        while time.monotonic() < began + 60:
             try:
                 socket.create_connection(("127.0.0.1", port or self.port), 0.2).close()
+                self.started_in = time.monotonic() - began
                 return
             except OSError:
                 if self.process.poll() is not None:
                     break
-                time.sleep(0.05)
+                time.sleep(0.01)
         raise SystemExit(f"{self.name} did not start; see {self.folder}/{self.name}.log")
 
     def stop(self):
@@ -183,10 +189,13 @@ class HaproxyJwt(Haproxy):
 class Bindgate(Peer):
     binary = "target/release/bindgate"
     audit = False
+    state = None
 
     def start(self):
         home = self.folder / self.name
         home.mkdir()
+        if self.state:
+            shutil.copy(self.state, home / "state.redb")
         (home / "password").write_text("unused")
         audit = f'audit_file = "{home}/audit.jsonl"' if self.audit else ""
         (home / "bindgate.toml").write_text(f"""
@@ -244,12 +253,17 @@ class BindgateAudit(Bindgate):
     audit = True
 
 
+class BindgateFull(Bindgate):
+    """With a store that others filled."""
+
+
 PEERS = {
     "nginx-noauth": Nginx,
     "haproxy-noauth": Haproxy,
     "haproxy-jwt": HaproxyJwt,
     "bindgate": Bindgate,
     "bindgate-audit": BindgateAudit,
+    "bindgate-full": BindgateFull,
 }
 LOADS = {
     "1k-c64": ("wrk", 64, "/1k"),
@@ -309,27 +323,29 @@ def load(peer, kind, connections, path, seconds):
     return spent / requests * 1e6
 
 
+def resident(peer):
+    """MiB of the whole process group."""
+    total = 0
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[2]) == peer.process.pid:
+                text = (stat.parent / "smaps_rollup").read_text()
+                total += int(re.search(r"Pss:\s+(\d+)", text).group(1))
+        except (OSError, AttributeError):
+            continue
+    return total / 1024
+
+
 def memory(peer, connections):
     """MiB of the whole process group before and with idle connections that had one request each."""
-    def resident():
-        total = 0
-        for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
-            try:
-                if int(stat.read_text().rsplit(")", 1)[1].split()[2]) == peer.process.pid:
-                    text = (stat.parent / "smaps_rollup").read_text()
-                    total += int(re.search(r"Pss:\s+(\d+)", text).group(1))
-            except (OSError, AttributeError):
-                continue
-        return total / 1024
-
-    before, held = resident(), []
+    before, held = resident(peer), []
     context = ssl._create_unverified_context()
     for _ in range(connections):
         connection = http.client.HTTPSConnection("127.0.0.1", peer.port, context=context, timeout=30)
         connection.request("GET", "/1k", headers=headers_of(peer))
         connection.getresponse().read()
         held.append(connection)
-    after = resident()
+    after = resident(peer)
     for connection in held:
         connection.close()
     return before, after, (after - before) * 1024 / connections
@@ -365,13 +381,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", default=None)
+    parser.add_argument("--state", help="a store for bindgate-full, which is compared with bindgate alone then")
     parser.add_argument("--loads", nargs="*", default=list(LOADS))
     parser.add_argument("--memory", type=int, default=0, metavar="CONNECTIONS",
                         help="measure memory with that many idle connections instead")
     parser.add_argument("--bindgate", default=Bindgate.binary)
     arguments = parser.parse_args()
-    Bindgate.binary = arguments.bindgate
+    Bindgate.binary, BindgateFull.state = arguments.bindgate, arguments.state
+    if arguments.peers is None:
+        usual = [name for name in PEERS if name != "bindgate-full"]
+        arguments.peers = ["bindgate", "bindgate-full"] if arguments.state else usual
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bindgate-bench-"))
     os.chmod(folder, 0o755)
     certificate(folder)
@@ -383,6 +403,8 @@ def main():
         for peer in peers:
             peer.start()
             check(peer)
+            if arguments.state:
+                print(f"{peer.name}: started in {peer.started_in:.2f} s, {resident(peer):.0f} MiB")
         if arguments.memory:
             print("| server | MiB idle | MiB with connections | KiB a connection |\n|---|--:|--:|--:|")
             for peer in peers:

@@ -26,7 +26,7 @@ FULL_BYTES = 43
 REDIS_BYTES = 151       # of Redis's memory, a revocation
 SESSION_BYTES = 1038    # of Redis's memory, a session
 # Measured by benches/revocations.rs.
-GATEWAY_BYTES = 21      # of a gateway's memory, a revocation
+GATEWAY_BYTES = 24      # of a gateway's memory, a revocation
 
 # As the gateway is built (src/store/redis).
 STREAM = 20_000         # entries that the stream keeps

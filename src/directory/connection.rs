@@ -51,7 +51,7 @@ pub(super) struct Found {
 /// A connection; whatever belongs to it ends when it is dropped.
 pub(super) struct Connection {
     library: Ldap,
-    tasks: [AbortHandle; 2],
+    task: AbortHandle,
     suspect: AtomicBool,
     /// Whether searches are kept to the server's own domain.
     within_domain: bool,
@@ -78,17 +78,25 @@ impl Connection {
         let opened = LdapConnAsync::with_settings(settings, "ldapi://x").await;
         let (driver, library) = opened.map_err(|_| DirectoryError::Lost)?;
         let (living, alive) = watch::channel(());
-        let guard = tokio::spawn(async move {
+        // One task for both, so that no message wakes a second one. A panic in the driver
+        // ends it alone, and with it the connection.
+        let task = tokio::spawn(async move {
             let _living = living;
-            if let Err(ended) = guard::relay(server, guard_end).await {
-                tracing::warn!(server = name, cause = %ended, "directory connection ended");
+            let mut driving = Box::pin(driver.drive());
+            let relaying = async {
+                if let Err(ended) = guard::relay(server, guard_end).await {
+                    tracing::warn!(server = name, cause = %ended, "directory connection ended");
+                }
+            };
+            tokio::select! {
+                // What was said before the end is still understood.
+                () = relaying => drop(driving.await),
+                _ = &mut driving => {}
             }
         });
-        // A panic in the driver ends this task alone, and with it the connection.
-        let driver = tokio::spawn(driver.drive());
-        let tasks = [guard.abort_handle(), driver.abort_handle()];
+        let task = task.abort_handle();
         let suspect = AtomicBool::new(false);
-        Ok(Self { library, tasks, suspect, within_domain, alive, counted: None })
+        Ok(Self { library, task, suspect, within_domain, alive, counted: None })
     }
 
     /// Counts as open from now on until it is dropped.
@@ -192,7 +200,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
+        self.task.abort();
     }
 }
 

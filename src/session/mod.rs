@@ -3,6 +3,7 @@
 //! store. Knows no HTTP, and the directory only to read accounts again.
 
 mod assertion;
+mod clock;
 mod emergency;
 mod end;
 mod keys;
@@ -42,6 +43,7 @@ pub use shared::Follower;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
 
+use clock::ClockWatch;
 use emergency::Emergencies;
 use live::Registry;
 use recheck::Rechecks;
@@ -57,6 +59,10 @@ pub struct Sessions {
     keys_dir: Option<KeysDir>,
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
+    /// Of the keys that all gateways share, as they were read or changed last.
+    shared_version: AtomicU64,
+    /// The count of starts as it stands beside the keys; held while that is written.
+    starts_noted: tokio::sync::Mutex<u64>,
     /// Held while the keys change; for each old key, up to which session nobody
     /// holds a token of it.
     retiring: tokio::sync::Mutex<HashMap<String, SessionId>>,
@@ -65,6 +71,7 @@ pub struct Sessions {
     /// What tokens say besides, for others to read.
     claims: ArcSwap<ClaimTemplates>,
     live: Registry,
+    clocks: ClockWatch,
     rechecks: Rechecks,
     /// Revocations that hold here, but are not in the store yet, with their end.
     unwritten: Mutex<HashMap<SessionId, (Timestamp, Reason)>>,

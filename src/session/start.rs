@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use crate::ambient::{Clock, Entropy, Timestamp};
 use crate::config::{self, Config};
 use crate::metrics::Metrics;
+use crate::session::clock::ClockWatch;
 use crate::session::emergency::Emergencies;
 use crate::session::live::Registry;
 use crate::session::recheck::Rechecks;
@@ -108,11 +109,14 @@ impl Sessions {
             keys_dir,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
+            shared_version: AtomicU64::new(0),
+            starts_noted: tokio::sync::Mutex::default(),
             retiring: tokio::sync::Mutex::new(HashMap::new()),
             keys_made,
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),
             claims: ArcSwap::from_pointee(token.claims.clone()),
             live,
+            clocks: ClockWatch::default(),
             rechecks,
             unwritten: Mutex::new(HashMap::new()),
             emergencies: Emergencies::default(),

@@ -28,6 +28,7 @@ impl Sessions {
             loop {
                 ticks.tick().await;
                 self.tell(false).await;
+                self.compare_clocks();
                 self.live.sweep(self.clock.now(), REVOCATION_TURNS);
             }
         };
@@ -45,6 +46,13 @@ impl Sessions {
     /// Tells the store all that was seen; at the end of a drain.
     pub async fn flush(&self) {
         self.tell(true).await;
+    }
+
+    /// Says when the clocks of the store and of this machine are apart.
+    pub(super) fn compare_clocks(&self) {
+        if let Some(ahead) = self.store.clock_ahead() {
+            self.clocks.note(ahead, &self.metrics);
+        }
     }
 
     async fn tell(&self, all: bool) {

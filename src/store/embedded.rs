@@ -18,6 +18,7 @@ use crate::ambient::Timestamp;
 use crate::identity::{SessionId, Subject};
 use crate::secret::Secret;
 use crate::store::attempts::WindowRow;
+use crate::store::embedded::sweep::NextSlice;
 use crate::store::file::{self, Obstacle};
 use crate::store::writer::{Reopen, Writer};
 use crate::store::{
@@ -41,7 +42,7 @@ const WITHOUT_OWNERS: u64 = 1;
 const FORMAT_ROW: &str = "format";
 const STARTS_ROW: &str = "starts";
 
-pub(super) struct Embedded(Writer);
+pub(super) struct Embedded(Writer, NextSlice);
 
 impl Embedded {
     pub(super) async fn open(
@@ -59,7 +60,7 @@ impl Embedded {
     fn over(database: Database, path: &Path, reopen: Reopen) -> Result<Self, OpenError> {
         let writer = Writer::start(database, path.to_owned(), reopen);
         writer
-            .map(Self)
+            .map(|writer| Self(writer, NextSlice::default()))
             .map_err(|error| OpenError::File { path: path.to_owned(), reason: error.to_string() })
     }
 

@@ -1,7 +1,9 @@
 //! Forgets in the file what is over. What is over is looked for beside the writer,
-//! slice by slice, and only that is written: logins need not wait for it.
+//! slice by slice, and only that is written: logins need not wait for it. A large
+//! store is swept in several goes, so that it takes a small share of a core at most.
 
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use tokio::task::yield_now;
@@ -12,6 +14,13 @@ use crate::store::StoreError;
 use crate::store::embedded::{Embedded, OWNERS, REVOCATIONS, SESSIONS, expiring};
 use crate::store::record::{SessionRecord, bytes_are_over};
 use crate::store::slice::slices;
+
+/// How many slices one sweep looks through: all of a store of a million rows.
+const SLICES: usize = 64;
+
+/// Where the next sweep goes on.
+#[derive(Default)]
+pub(super) struct NextSlice(AtomicUsize);
 
 /// When it is, and since before when a session must have been idle to be over.
 type Moment = (Timestamp, Timestamp);
@@ -36,8 +45,10 @@ impl Embedded {
         };
         let (sessions, revocations) = self.reading(rows)?;
         let moment = (now, idle_before);
-        for slice in slices(sessions.saturating_add(revocations)) {
-            let over = self.reading(|transaction| Over::find(transaction, &slice, moment))?;
+        let all: Vec<_> = slices(sessions.saturating_add(revocations)).collect();
+        let first = self.1.0.fetch_add(SLICES, Ordering::Relaxed);
+        for slice in all.iter().cycle().skip(first % all.len()).take(SLICES.min(all.len())) {
+            let over = self.reading(|transaction| Over::find(transaction, slice, moment))?;
             if over.sessions.is_empty() && over.revocations.is_empty() {
                 yield_now().await;
             } else {

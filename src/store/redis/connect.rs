@@ -236,15 +236,14 @@ impl Link {
         let sending = send_both(connection, pipeline, route(keys.first()));
         let answers = timeout(ANSWER_TIMEOUT, sending).await;
         let mut answers = self.judged(generation, answers).await?.into_iter();
-        match (answers.next(), answers.next()) {
-            (Some(answer), Some(Value::Int(1..))) => {
-                answer.extract_error().map_err(|error| told(&error))
-            }
-            (_, held) => {
-                tracing::warn!(?held, "no replica holds yet what was written to Redis");
-                Err(StoreError::Unavailable)
-            }
+        match (answers.next().map(Value::extract_error), answers.next()) {
+            (Some(Ok(answer)), Some(Value::Int(1..))) => return Ok(answer),
+            (Some(Err(error)), _) => tracing::error!(%error, "Redis did not carry out a script"),
+            (_, held) => tracing::warn!(?held, "no replica holds yet what was written to Redis"),
         }
+        // It may be no primary any more.
+        self.drop_connection().await;
+        Err(StoreError::Unavailable)
     }
 
     /// Sends a command to the server that holds a key.
@@ -336,11 +335,6 @@ impl Link {
         }
         Err(StoreError::Unavailable)
     }
-}
-
-fn told(error: &RedisError) -> StoreError {
-    tracing::error!(%error, "Redis did not carry out a script");
-    StoreError::Unavailable
 }
 
 fn route(key: Option<&Vec<u8>>) -> Route {

@@ -49,6 +49,8 @@ pub(in crate::store) struct Heard {
     stopped: AtomicBool,
     /// Redis's clock less ours, in milliseconds.
     ahead: AtomicI64,
+    /// The count of starts; 0 while all is being read anew.
+    starts: AtomicU64,
 }
 
 impl Heard {
@@ -59,6 +61,7 @@ impl Heard {
             max,
             stopped: AtomicBool::new(false),
             ahead: AtomicI64::new(0),
+            starts: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +87,10 @@ impl Heard {
         self.ahead.load(Ordering::Relaxed)
     }
 
+    pub(in crate::store) fn starts(&self) -> Option<u64> {
+        Some(self.starts.load(Ordering::Acquire)).filter(|starts| *starts > 0)
+    }
+
     fn mark(&self, at: Instant) {
         let after = u64::try_from((at - self.since).as_millis()).unwrap_or(u64::MAX);
         self.at.fetch_max(after.max(1), Ordering::AcqRel);
@@ -101,6 +108,8 @@ pub struct Feed<'s> {
     /// The connection that the server was asked over.
     generation: u64,
     beat: Instant,
+    /// The count of starts that it told.
+    starts: u64,
     waiting: VecDeque<News>,
     /// When what was handed out was read.
     handed_out: Option<Instant>,
@@ -129,6 +138,7 @@ impl<'s> Feed<'s> {
             known: None,
             generation: 0,
             beat: Instant::now(),
+            starts: 0,
             waiting: VecDeque::new(),
             handed_out: None,
         }
@@ -183,6 +193,11 @@ impl<'s> Feed<'s> {
     /// Finds out who answers, and whether the cursor is worth anything there.
     async fn meet(&mut self) -> Result<(), StoreError> {
         let server = self.beat().await?;
+        if self.known.take_if(|known| *known != server).is_some() {
+            // Asked again over connections of which none leads to the one before.
+            self.redis.leave().await;
+            return Ok(());
+        }
         let news = self.redis.common("news");
         let ends = async |command: &str, [from, to]: [&str; 2]| {
             let mut range = redis::cmd(command);
@@ -202,6 +217,7 @@ impl<'s> Feed<'s> {
             tracing::info!("reading all revocations from Redis");
             self.cursor = last;
             self.phase = Phase::Reading { after: None, server };
+            self.redis.heard.starts.store(0, Ordering::Release);
             self.waiting.push_back(News::Begin);
         }
         Ok(())
@@ -215,6 +231,7 @@ impl<'s> Feed<'s> {
                 tracing::warn!("Redis failed over, was restarted or lost everything");
                 return Err(StoreError::Unavailable);
             }
+            self.redis.heard.starts.store(self.starts, Ordering::Release);
         }
         let news = self.redis.common("news");
         let mut read = redis::cmd("XREAD");
@@ -254,14 +271,14 @@ impl<'s> Feed<'s> {
     /// Writes a sign of life, and says who took it. A primary that was cut off from
     /// its replicas refuses it, if it is told to.
     async fn beat(&mut self) -> Result<Server, StoreError> {
-        let lasting = ["born", "alive", "keys", "starts", "revoked", "news"];
+        let lasting = ["born", "alive", "starts", "keys", "revoked", "news"];
         let keys = lasting.map(|name| self.redis.common(name));
         // Never the same twice, so that a store that lost it is told from the one before.
         let birth: [u8; 16] = self.redis.entropy.bytes().map_err(|_| StoreError::Unavailable)?;
         let args = [number(LASTING), birth.to_vec()];
         let before = self.redis.clock.now();
         let beat = self.redis.link.script(&self.redis.scripts.beat, &keys, &args).await?;
-        let (born, time): (Vec<u8>, i64) = parsed(beat)?;
+        let (born, time, starts): (Vec<u8>, i64, u64) = parsed(beat)?;
         let after = self.redis.clock.now();
         let ours = i64::midpoint(before.millis(), after.millis());
         self.redis.heard.ahead.store(time.saturating_sub(ours), Ordering::Relaxed);
@@ -276,7 +293,7 @@ impl<'s> Feed<'s> {
             self.redis.link.drop_connection().await;
             return Err(StoreError::Unavailable);
         }
-        self.beat = Instant::now();
+        (self.beat, self.starts) = (Instant::now(), starts);
         Ok(Server { replication, born })
     }
 }

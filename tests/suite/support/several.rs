@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bindgate::ambient::ManualTime;
 use bindgate::config::LdapTransport;
 
 use super::client::Client;
@@ -22,8 +23,8 @@ pub(crate) fn url(port: u16) -> String {
 pub(crate) struct Several {
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) upstream: Upstream,
-    /// Held so that it runs.
-    _slapd: Arc<Slapd>,
+    /// Runs as long as it is held.
+    slapd: Arc<Slapd>,
 }
 
 impl Several {
@@ -37,7 +38,7 @@ impl Several {
             change(number, &mut setup);
             gateways.push(Gateway::start(setup).await);
         }
-        Self { gateways, upstream, _slapd: slapd }
+        Self { gateways, upstream, slapd }
     }
 
     /// On one server.
@@ -47,6 +48,16 @@ impl Several {
             setup.set("store", "urls", &urls);
         })
         .await
+    }
+
+    /// One more, in this process, whose clock the caller governs.
+    pub(crate) async fn join_inside(&mut self, urls: &str) -> ManualTime {
+        let mut setup = Setup::new(&self.slapd.toml(LdapTransport::Tls), &self.upstream.url());
+        share(&mut setup);
+        setup.set("store", "urls", urls);
+        let (gateway, time) = Gateway::start_inside(setup).await;
+        self.gateways.push(gateway);
+        time
     }
 
     /// A browser that signed in at the first gateway.
