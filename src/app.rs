@@ -29,7 +29,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::Directory;
-use crate::gateway::{GuessGuards, Services, Snapshot, WebSocketSlots};
+use crate::gateway::{GuessGuards, Logins, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -37,7 +37,7 @@ use crate::server::{self, Drain, Listening, ServerShared, Slots};
 use crate::session::{KeysMade, Sessions};
 use crate::store::SecretName;
 use crate::throttle::{LoginThrottle, RouteThrottles};
-use crate::token::{self, AssertionIssuer, AssertionKeys};
+use crate::token::{self, AssertionIssuer, AssertionKeys, ChangeTokens};
 
 /// Threads of the runtime for everything that is not a forwarded request.
 const CONTROL_THREADS: usize = 2;
@@ -266,7 +266,12 @@ impl App {
     fn follow(&self, snapshot: &Snapshot) {
         assertion_keys::tell_held(&self.services);
         let keeper = snapshot.directory.clone().map(|directory| {
-            self.control().spawn(async move { directory.keep_up().await }).abort_handle()
+            let throttle = self.services.throttle.clone();
+            let keep = async move {
+                let locks = directory.watch_lockout(|lockout| throttle.follow(lockout));
+                tokio::join!(directory.keep_up(), locks);
+            };
+            self.control().spawn(keep).abort_handle()
         });
         let mut current = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = std::mem::replace(&mut *current, keeper) {
@@ -378,6 +383,9 @@ async fn services(
         LoginThrottle::open(&config.throttle, sessions.store(), clock.clone(), entropy, metrics)
             .await
             .map_err(failed("throttle"))?;
+    let fresh = Secret::new(entropy.bytes().map_err(failed("change tokens"))?);
+    let key = sessions.store().secret(SecretName::PasswordChange, fresh).await;
+    let change_tokens = ChangeTokens::new(&key.map_err(failed("change tokens"))?);
     // After the store's lock: a process that still drains holds both.
     let audit = open_audit(&config, &sessions, ambient, metrics).await?;
     let keys = open_assertion_keys(&config, &sessions, None, ambient)?;
@@ -391,6 +399,8 @@ async fn services(
         changing: Mutex::new(()),
         sessions,
         throttle,
+        change_tokens,
+        logins: Logins::default(),
         audit,
         websockets: WebSocketSlots::new(metrics.websockets_open()),
         metrics: metrics.clone(),

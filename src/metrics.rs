@@ -99,7 +99,7 @@ metrics! {
     gauge connections_open "bindgate_connections_open" [listener];
     /// Open WebSockets.
     gauge websockets_open "bindgate_websockets_open" [];
-    /// Connections or WebSockets refused, or logins made to wait, because a limit was reached.
+    /// Connections, WebSockets or logins refused, or logins made to wait, because a limit was reached.
     counter limit_hits "bindgate_limit_hits_total" [limit];
     /// TLS handshakes.
     counter tls_handshakes "bindgate_tls_handshakes_total" [result, version, resumed];
@@ -107,6 +107,8 @@ metrics! {
     counter logins "bindgate_logins_total" [result];
     /// Seconds of a login.
     histogram login_duration "bindgate_login_duration_seconds" [result];
+    /// Changes of password that were asked for, by their true outcome.
+    counter password_changes "bindgate_password_changes_total" [result];
     /// Checks of a presented token and context cookie.
     counter token_checks "bindgate_token_checks_total" [result];
     /// Assertions signed.
@@ -131,6 +133,14 @@ metrics! {
     gauge directory_connections_open "bindgate_directory_connections_open" [server, purpose];
     /// Users files read again because they changed.
     counter users_file_reloads "bindgate_users_file_reloads_total" [file, result];
+    /// Failures that an account may have before it must wait.
+    gauge login_limit "bindgate_login_limit" [of];
+    /// Seconds for which a failure counts.
+    gauge login_limit_window "bindgate_login_limit_window_seconds" [];
+    /// The wrong password that makes the directory lock an account; 0: none, -1: not known.
+    gauge lockout_threshold "bindgate_directory_lockout_threshold" [];
+    /// Seconds for which the directory counts a wrong password; 0: for ever, -1: not known.
+    gauge lockout_window "bindgate_directory_lockout_window_seconds" [];
     /// Live sessions of emergency accounts.
     gauge break_glass_sessions_active "bindgate_break_glass_sessions_active" [];
     /// Logins by emergency accounts while the directory was down.

@@ -13,6 +13,11 @@ pub enum Refusal {
     InvalidCredentials,
     /// The password is right, but must be changed first.
     PasswordChangeRequired,
+    /// The old password is right, but the new one is not taken.
+    PasswordRefused {
+        /// What is wrong with it, one sentence; never text from the request or a server.
+        reason: &'static str,
+    },
     /// The password is right, but the account is locked, disabled, expired or not allowed here or now.
     AccountUnavailable,
     /// The password of an emergency account is right, but a reason is missing.
@@ -129,6 +134,7 @@ impl Refusal {
                 Level::INFO,
                 "The password has expired and must be changed before you can log in.",
             ),
+            Self::PasswordRefused { reason } => row(422, "PasswordRefused", Level::INFO, reason),
             Self::AccountUnavailable => row(
                 403,
                 "AccountUnavailable",

@@ -29,6 +29,8 @@ pub enum Event {
     Login,
     /// A login by an emergency account while the directory was down, whatever its outcome.
     BreakGlass,
+    /// A change of password that was asked for, whatever its outcome.
+    PasswordChange,
     /// A logout.
     Logout,
     /// A request that was refused.
@@ -54,6 +56,7 @@ impl Event {
             Self::Stop => "stop",
             Self::Login => "login",
             Self::BreakGlass => "break_glass",
+            Self::PasswordChange => "password_change",
             Self::Logout => "logout",
             Self::Refusal => "refusal",
             Self::Request => "request",

@@ -5,7 +5,8 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 
 use super::kind::{self, Boolean, Choice, Whole};
-use super::reader::Reader;
+use super::password_rules::PasswordRules;
+use super::reader::{Presence, Reader};
 use super::servers::{self, Discovery, LdapServer};
 use super::users::UsersFile;
 use super::{BreakGlass, pem};
@@ -55,6 +56,8 @@ pub struct Directory {
     pub bind_connections: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// `[directory.password_rules]`: what a new password must be like.
+    pub password_rules: PasswordRules,
     /// The attributes that claims ask for, each once; no key of its own.
     pub attributes: Vec<String>,
     /// `[[directory.role]]`, in order; the first match from the top wins.
@@ -109,7 +112,6 @@ impl Directory {
         let password_checks = read_password_checks(r);
         let timeout = read_timeout(r);
         let (recheck_interval, recheck_grace) = read_recheck(r);
-        refuse_unbuilt_keys(r);
         Some(Self {
             kind: DirectoryKind::File,
             users: Some(users?),
@@ -131,6 +133,7 @@ impl Directory {
             recheck_grace,
             bind_connections: 0,
             idle_timeout: Duration::ZERO,
+            password_rules: PasswordRules::default(),
             attributes: Vec::new(),
             roles: roles?,
         })
@@ -173,8 +176,10 @@ impl Directory {
         refuse_users_file(r);
         let password_checks = read_password_checks(r);
         let roles = read_roles(r, false);
+        let doc = "What a new password must be like, beside what the directory itself asks.";
+        let password_rules =
+            r.section("password_rules", Presence::Optional, doc, PasswordRules::read);
         let break_glass = read_break_glass(r);
-        refuse_unbuilt_keys(r);
         // What comes after may hold when an earlier key is wrong, so `?` waits until here.
         let (kind, servers) = (kind?, servers?);
         let group_base_dn = if is_active { String::new() } else { group_base_dn? };
@@ -199,6 +204,7 @@ impl Directory {
             recheck_grace,
             bind_connections,
             idle_timeout,
+            password_rules: password_rules?,
             attributes: Vec::new(),
             roles: roles?,
         })
@@ -232,7 +238,7 @@ fn read_recheck(r: &mut Reader<'_>) -> (Duration, Duration) {
 }
 
 /// What only a server has.
-const SERVER_KEYS: [&str; 16] = [
+const SERVER_KEYS: [&str; 17] = [
     "urls",
     "dns_servers",
     "start_tls",
@@ -249,6 +255,7 @@ const SERVER_KEYS: [&str; 16] = [
     "nested_groups",
     "bind_connections",
     "idle_timeout",
+    "password_rules",
 ];
 
 fn read_users_file(r: &mut Reader<'_>, roles: &[Role]) -> Option<UsersFile> {
@@ -344,10 +351,6 @@ fn refuse_keys_of_other_directories(r: &mut Reader<'_>) {
             r.problem(key, "a value", allowed.to_owned());
         }
     }
-}
-
-fn refuse_unbuilt_keys(r: &mut Reader<'_>) {
-    r.unbuilt("password_rules", "changing passwords");
 }
 
 /// The authorities; `None` inside when those of the operating system count.

@@ -17,6 +17,7 @@ mod kind;
 mod limits;
 mod listen;
 mod load;
+mod password_rules;
 mod pem;
 mod policy_value;
 mod problem;
@@ -50,13 +51,15 @@ pub use headers::{HeaderPreset, Headers, Hsts};
 pub use limits::Limits;
 pub use listen::{ClientVerification, Origin, Server, Tls, TlsVersion};
 pub use load::Loaded;
+pub use password_rules::PasswordRules;
 pub use policy_value::{FrameOptions, PermissionsPolicy, ReferrerPolicy};
 pub use problem::{Expected, Problem, Problems};
 pub use redis::{RedisServer, RedisStore, Topology};
 pub use route::{Access, Route};
 pub use servers::{Discovery, LdapServer, LdapTransport};
 pub use session::{
-    Delivery, FIXED_CLAIMS, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token, TokenAlgorithm,
+    Delivery, FIXED_CLAIMS, Lockout, LoginPage, LoginThrottle, Rate, SESSION_TYP, Token,
+    TokenAlgorithm,
 };
 pub use store::Store;
 pub use telemetry::{LogFormat, LogLevel, Telemetry};

@@ -88,8 +88,32 @@ pub struct LoginThrottle {
     pub per_user: Rate,
     /// Failures from one address (IPv6: one /64).
     pub per_address: Rate,
+    /// Different accounts failed on from one address.
+    pub accounts_per_address: Rate,
+    /// When the directory locks an account; as it says itself if there is none.
+    pub directory_lockout: Option<Lockout>,
+    /// How far below the directory's lock-out we stay.
+    pub lockout_margin: u32,
+    /// Failures of an account kept for devices that it logged in from.
+    pub device_reserve: u32,
+    /// Such devices remembered.
+    pub devices: u64,
+    /// The steps after its arrival at which a login may be refused.
+    pub refusal_after: Duration,
+    /// Logins under way at one time.
+    pub logins: usize,
     /// Accounts and addresses remembered, each; the same for each rule of a route.
     pub entries: usize,
+}
+
+/// When a directory locks an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lockout {
+    /// The wrong password that locks it; 0 when none does.
+    pub threshold: u32,
+    /// How long the directory counts a wrong password; zero when only a right one
+    /// makes it forget.
+    pub window: Duration,
 }
 
 /// `"5 per 15m"`: at most `count` in any window of this length.
@@ -108,6 +132,11 @@ pub struct LoginPage {
     pub title: String,
     /// A sentence above the form; may be empty.
     pub notice: String,
+}
+
+impl Lockout {
+    /// No account is ever locked.
+    pub const NEVER: Self = Self { threshold: 0, window: Duration::ZERO };
 }
 
 impl Token {
@@ -266,7 +295,7 @@ impl LoginThrottle {
             "login_per_user",
             kind::rate(),
             Rate { count: 5, window: minutes(15) },
-            "Failed logins of one account; stay below the directory's own lock-out.",
+            "Failed logins of one account; fewer when the directory would lock it.",
         );
         let per_address = r.or(
             "login_per_address",
@@ -274,6 +303,27 @@ impl LoginThrottle {
             Rate { count: 30, window: minutes(5) },
             "Failed logins from one address (IPv6: one /64).",
         );
+        let accounts_per_address = r.or(
+            "accounts_per_address",
+            kind::rate(),
+            Rate { count: 20, window: minutes(15) },
+            "Different accounts that logins failed on from one address.",
+        );
+        let (directory_lockout, lockout_margin) = read_lockout(r);
+        let device_reserve = r.or(
+            "device_reserve",
+            Whole { min: 0, max: 1000 },
+            2,
+            "Further failures of an account that only devices may make from which it logged in \
+             before.",
+        );
+        let devices = r.or(
+            "devices",
+            Whole { min: 0, max: 100_000_000 },
+            100_000,
+            "How many such devices are remembered; 0 sets no device cookie.",
+        );
+        let (refusal_after, logins) = read_schedule(r);
         let entries = r.or(
             "entries",
             Whole { min: 1, max: 100_000_000 },
@@ -281,8 +331,55 @@ impl LoginThrottle {
             "How many accounts, how many addresses, and for each rule of a route how many addresses \
              or users, are remembered.",
         );
-        Self { per_user, per_address, entries }
+        Self {
+            per_user,
+            per_address,
+            accounts_per_address,
+            directory_lockout,
+            lockout_margin,
+            device_reserve: u32::try_from(device_reserve).unwrap_or(u32::MAX),
+            devices: u64::try_from(devices).unwrap_or(u64::MAX),
+            refusal_after,
+            logins,
+            entries,
+        }
     }
+}
+
+fn read_schedule(r: &mut Reader<'_>) -> (Duration, usize) {
+    let refusal_after = r.or(
+        "refusal_after",
+        kind::duration(false),
+        Duration::from_millis(500),
+        "When a refused login is answered: so long after it arrived, or twice so long, and so on, \
+         whatever it took; more than a wrong password takes at the directory.",
+    );
+    let logins = r.or(
+        "logins",
+        Whole { min: 1, max: 1_000_000 },
+        1000,
+        "Logins under way at one time, with those whose answer waits; an eighth of them from one \
+         address.",
+    );
+    (refusal_after, logins)
+}
+
+fn read_lockout(r: &mut Reader<'_>) -> (Option<Lockout>, u32) {
+    let stated = r.optional(
+        "directory_lockout",
+        kind::rate(),
+        "The wrong passwords that make the directory lock an account, and for how long it counts \
+         one; without it they are read from the directory where the service account may.",
+    );
+    let stated = stated.map(|Rate { count, window }| Lockout { threshold: count, window });
+    let margin = r.or(
+        "lockout_margin",
+        Whole { min: 1, max: 1000 },
+        2,
+        "How many wrong passwords are left to a person at the directory itself before it locks the \
+         account.",
+    );
+    (stated, u32::try_from(margin).unwrap_or(u32::MAX))
 }
 
 impl LoginPage {

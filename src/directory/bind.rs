@@ -72,6 +72,11 @@ pub(super) fn judge(
     Ok(BindAnswer { outcome, code, plain })
 }
 
+/// The error of a password policy control, if one that can be read says one.
+pub(super) fn policy_error(controls: &[Control]) -> Option<u8> {
+    policy(controls)?.error
+}
+
 /// The time that a Netscape control tells, as decimal text; one that cannot be read
 /// is only a warning lost.
 fn expiring(controls: &[Control]) -> Option<Notice> {

@@ -116,6 +116,11 @@ impl Connection {
         !self.suspect.load(Ordering::Relaxed) && !self.library.clone().is_closed()
     }
 
+    /// The library's handle, for one operation within [`Self::watched`].
+    pub(super) fn library(&self) -> Ldap {
+        self.library.clone()
+    }
+
     /// Binds, asking for the password policy's state.
     pub(super) async fn bind(
         &self,
@@ -182,7 +187,7 @@ impl Connection {
 
     /// Runs an operation. When it fails, is dropped half-way or panics (the library
     /// does, on answers of an unexpected shape), nobody uses this connection again.
-    async fn watched<T>(
+    pub(super) async fn watched<T>(
         &self,
         work: impl Future<Output = Result<T, DirectoryError>>,
     ) -> Result<T, DirectoryError> {

@@ -59,6 +59,11 @@ impl Endpoint {
         format!("{}:{}", self.server.host, self.server.port)
     }
 
+    /// Whether what is said there stays between the two.
+    pub(super) const fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Connects; has no deadline of its own.
     pub(super) async fn connect(&self) -> Result<Connection, DirectoryError> {
         let stream = match &self.found {

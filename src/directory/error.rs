@@ -44,6 +44,9 @@ pub enum DirectoryError {
     /// There was no answer within `directory.timeout`.
     #[error("no answer in time")]
     Timeout,
+    /// A password was sent, and there was no answer: it may have been counted as wrong.
+    #[error("no answer to a bind")]
+    BindUnanswered,
     /// DNS did not say where the servers of the domain are.
     #[error("cannot find the domain's servers: {0}")]
     Discovery(String),
@@ -123,6 +126,7 @@ impl DirectoryError {
     pub(super) fn is_of_the_server(&self) -> bool {
         match self {
             Self::Timeout
+            | Self::BindUnanswered
             | Self::Discovery(_)
             | Self::Connect(_)
             | Self::StartTls(_)
@@ -147,6 +151,7 @@ impl DirectoryError {
         match self {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
+            Self::BindUnanswered => "bind_unanswered",
             Self::Discovery(_) => "discovery",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",

@@ -2,8 +2,9 @@
 //! the file names.
 
 use crate::config;
+use crate::config::Lockout;
 use crate::directory::users_file::{UsersFile, asked_for, stamp};
-use crate::directory::{Bar, DirectoryError, Known, Person, Standing, VerifyError};
+use crate::directory::{Account, Bar, DirectoryError, Known, Person, Standing, VerifyError};
 use crate::identity::{Credentials, Subject};
 use crate::metrics::{DirectoryUp, Metrics};
 
@@ -39,11 +40,16 @@ impl FileDirectory {
     pub(super) async fn verify(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
         let account = credentials.folded_name();
         let candidate = self.users.find(credentials);
-        if candidate.is_known() && !found(account.clone()).await {
+        let unlocked = Account {
+            name: account.clone(),
+            general_lockout: Some(Lockout::NEVER),
+            own_lockout: None,
+        };
+        if candidate.is_known() && !found(unlocked).await {
             return Err(VerifyError::Withheld);
         }
         let user = self.users.prove(candidate, credentials.password()).await?;

@@ -1,13 +1,14 @@
 //! An LDAP directory: finds the entry, asks it whether the password is right, and
 //! only then who it is and in which role.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ldap3::Scope;
 use tokio::time::timeout;
 
 use crate::ambient::Entropy;
-use crate::config;
+use crate::config::{self, Lockout};
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
 use crate::directory::connection::Search;
@@ -15,10 +16,12 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
+use crate::directory::lockout::Lockouts;
 use crate::directory::outcome::{Bar, Outcome};
+use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
-use crate::directory::{DirectoryError, Operation, Person, Rejection, VerifyError};
+use crate::directory::{self, DirectoryError, Operation, Person, Rejection, VerifyError};
 use crate::identity::{Attributes, Credentials, Role};
 use crate::metrics::Metrics;
 
@@ -28,7 +31,7 @@ const USERS_MAX: usize = 2;
 /// An LDAP directory.
 pub(super) struct LdapDirectory {
     pub(super) base: String,
-    user_attribute: Attribute,
+    pub(super) user_attribute: Attribute,
     pub(super) user_filter: Option<ConfiguredFilter>,
     pub(super) subject_attribute: Attribute,
     /// What claims ask for.
@@ -36,8 +39,35 @@ pub(super) struct LdapDirectory {
     pub(super) walk: GroupWalk,
     pub(super) roles: Roles,
     pub(super) active_directory: Option<ActiveDirectory>,
+    pub(super) password_rules: PasswordRules,
+    lockouts: Lockouts,
     pub(super) timeout: Duration,
     pub(super) pool: Pool,
+}
+
+/// Whether a server has a password and has not answered: it may have counted it as wrong.
+#[derive(Default)]
+pub(super) struct Binding(AtomicBool);
+
+impl Binding {
+    /// Sends a bind.
+    pub(super) async fn sent<T>(
+        &self,
+        bind: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        self.0.store(true, Ordering::Relaxed);
+        let answer = bind.await;
+        self.0.store(false, Ordering::Relaxed);
+        answer.map_err(|error| match error {
+            DirectoryError::Lost => DirectoryError::BindUnanswered,
+            error => error,
+        })
+    }
+
+    /// Why the whole was not done in time.
+    pub(super) fn timed_out(self) -> DirectoryError {
+        if self.0.into_inner() { DirectoryError::BindUnanswered } else { DirectoryError::Timeout }
+    }
 }
 
 impl LdapDirectory {
@@ -73,6 +103,8 @@ impl LdapDirectory {
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
             active_directory,
+            password_rules: PasswordRules::new(config.password_rules),
+            lockouts: Lockouts::new(&config.base_dn, attribute("objectClass")?, is_active),
             timeout: config.timeout,
             pool: Pool::new(config, metrics, entropy)?,
         })
@@ -81,11 +113,15 @@ impl LdapDirectory {
     pub(super) async fn verify(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        timeout(self.timeout, self.verify_at_leisure(credentials, found))
-            .await
-            .unwrap_or(Err(VerifyError::Unavailable(DirectoryError::Timeout)))
+        let binding = Binding::default();
+        let work = self.verify_at_leisure(credentials, found, &binding);
+        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
+    }
+
+    pub(super) async fn lockout(&self) -> Option<Lockout> {
+        timeout(self.timeout, self.lockouts.general(&self.pool)).await.ok().flatten()
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -103,16 +139,12 @@ impl LdapDirectory {
     async fn verify_at_leisure(
         &self,
         credentials: &Credentials,
-        found: impl AsyncFnOnce(String) -> bool,
+        found: impl AsyncFnOnce(directory::Account) -> bool,
+        binding: &Binding,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
-        // Read before the bind: an empty name would be an anonymous one.
-        let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        if !found(account.to_string()).await {
-            return Err(VerifyError::Withheld);
-        }
-        let account = account.to_string();
-        let answer = self.pool.bind(&entry.dn, credentials.password()).await?;
+        let account = self.may_be_tried(&entry, found).await?;
+        let answer = binding.sent(self.pool.bind(&entry.dn, credentials.password())).await?;
         match self.in_the_light_of(&entry, answer.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
@@ -126,8 +158,23 @@ impl LdapDirectory {
         }
     }
 
+    /// The entry's normalised DN, unless `found` says that its password must not be tried.
+    pub(super) async fn may_be_tried(
+        &self,
+        entry: &Entry,
+        found: impl AsyncFnOnce(directory::Account) -> bool,
+    ) -> Result<String, VerifyError> {
+        // Read before the bind: an empty name would be an anonymous one.
+        let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
+        let [general_lockout, own_lockout] = self.lockouts.of(entry, &self.pool).await;
+        let account = account.to_string();
+        let name = account.clone();
+        let may = found(directory::Account { name, general_lockout, own_lockout }).await;
+        if may { Ok(account) } else { Err(VerifyError::Withheld) }
+    }
+
     /// The outcome of a bind and what the entry says, together.
-    async fn in_the_light_of(
+    pub(super) async fn in_the_light_of(
         &self,
         entry: &Entry,
         outcome: Outcome,
@@ -151,6 +198,7 @@ impl LdapDirectory {
         let wanted = [&self.subject_attribute].into_iter().chain(&self.attributes);
         let mut attributes: Vec<_> =
             wanted.map(Attribute::as_str).chain(stamp::ATTRIBUTES).collect();
+        attributes.push(self.lockouts.attribute());
         if self.active_directory.is_some() {
             attributes.extend(account::ATTRIBUTES);
         }

@@ -16,10 +16,14 @@ pub enum Operation {
     UserSearch,
     /// A bind as a user.
     UserBind,
+    /// A change of password.
+    PasswordChange,
     /// A search for groups.
     GroupSearch,
     /// A search for what a domain says of itself.
     DomainSearch,
+    /// A search for when accounts are locked.
+    PolicySearch,
     /// A search for accounts whose sessions are live, or for who is in a role's group.
     Recheck,
     /// A look whether the server answers.
@@ -37,8 +41,10 @@ impl Operation {
             Self::ServiceBind => "service_bind",
             Self::UserSearch => "user_search",
             Self::UserBind => "user_bind",
+            Self::PasswordChange => "password_change",
             Self::GroupSearch => "group_search",
             Self::DomainSearch => "domain_search",
+            Self::PolicySearch => "policy_search",
             Self::Recheck => "recheck",
             Self::Probe => "probe",
             Self::PasswordCheck => "password_check",

@@ -18,6 +18,7 @@ use crate::directory::breaker::Trial;
 use crate::directory::connection::{Found, Search};
 use crate::directory::discovery::{Discovery, Listed};
 use crate::directory::endpoint::{Endpoint, tls_connector};
+use crate::directory::password_modify::{Changed, PasswordChange};
 use crate::directory::server::{Seat, Server, Terms};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
@@ -58,6 +59,39 @@ struct Choice<'s> {
 struct Keeper {
     server: Arc<Server>,
     task: AbortHandle,
+}
+
+/// A connection of a person's own, after a bind; nobody uses it later.
+pub(super) struct Alone {
+    /// What the server said to the bind.
+    pub(super) answer: BindAnswer,
+    server: Arc<Server>,
+    seat: Seat,
+}
+
+impl Alone {
+    /// Asks for a change of password on this connection.
+    pub(super) async fn change_password(
+        &self,
+        change: &PasswordChange<'_>,
+    ) -> Result<Changed, DirectoryError> {
+        self.server.change_password(self.seat.connection(), change).await
+    }
+
+    /// Asks the same server on the service connection, when it knows whose change it is
+    /// by the old password in it.
+    pub(super) async fn change_password_by_proof(
+        &self,
+        change: &PasswordChange<'_>,
+    ) -> Result<Changed, DirectoryError> {
+        let service = self.server.service().await?;
+        self.server.change_password(&service, change).await
+    }
+
+    /// Whether passwords travel encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.server.is_encrypted()
+    }
 }
 
 impl Pool {
@@ -152,6 +186,18 @@ impl Pool {
         let servers = self.servers().await?;
         let (choice, seat) = take_seat(&servers).await?;
         choice.server.bind(seat, dn, password).await
+    }
+
+    /// Binds as [`Self::bind`] does, on a connection that the caller may go on with.
+    pub(super) async fn bind_alone(
+        &self,
+        dn: &str,
+        password: &Secret<String>,
+    ) -> Result<Alone, DirectoryError> {
+        let servers = self.servers().await?;
+        let (choice, seat) = take_seat(&servers).await?;
+        let answer = choice.server.bind_alone(&seat, dn, password).await?;
+        Ok(Alone { answer, server: Arc::clone(choice.server), seat })
     }
 
     /// The servers; asked of DNS when it has not said yet.

@@ -19,6 +19,7 @@ use crate::directory::filter::{Attribute, Filter};
 use crate::directory::group::NO_ATTRIBUTES;
 use crate::directory::meter::{Meter, Purpose};
 use crate::directory::outcome::Outcome;
+use crate::directory::password_modify::{Changed, PasswordChange};
 use crate::directory::{DirectoryError, Operation};
 use crate::metrics::{DirectoryUp, Metrics};
 use crate::secret::Secret;
@@ -101,6 +102,12 @@ struct Idle {
 pub(super) struct Seat {
     connection: Connection,
     _slot: OwnedSemaphorePermit,
+}
+
+impl Seat {
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
 }
 
 impl Server {
@@ -193,6 +200,30 @@ impl Server {
             self.idle().push(Idle { connection: seat.connection, since: Instant::now() });
         }
         Ok(answer)
+    }
+
+    /// The same, on a connection that is not kept for others.
+    pub(super) async fn bind_alone(
+        &self,
+        seat: &Seat,
+        dn: &str,
+        password: &Secret<String>,
+    ) -> Result<BindAnswer, DirectoryError> {
+        self.observe(Operation::UserBind, seat.connection.bind(dn, password)).await
+    }
+
+    /// Asks for a change of password, on a connection that is fit for it; once only.
+    pub(super) async fn change_password(
+        &self,
+        connection: &Connection,
+        change: &PasswordChange<'_>,
+    ) -> Result<Changed, DirectoryError> {
+        self.observe(Operation::PasswordChange, connection.change_password(change)).await
+    }
+
+    /// Whether passwords travel encrypted.
+    pub(super) const fn is_encrypted(&self) -> bool {
+        self.endpoint.is_encrypted()
     }
 
     /// Looks at the server regularly, at once when an operation failed or the shared

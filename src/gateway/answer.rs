@@ -11,7 +11,7 @@ use crate::config;
 use crate::gateway::body::Body;
 use crate::gateway::page::{self, PageError};
 use crate::identity::{Role, Subject};
-use crate::refusal::Refusal;
+use crate::refusal::{Facts, Refusal};
 use crate::secret::Secret;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -82,6 +82,25 @@ pub(super) fn refusal(refusal: Refusal, own_endpoint: bool) -> Response<Body> {
         _ => {}
     }
     answer
+}
+
+/// A refusal of an endpoint of ours, with further members.
+pub(super) fn refusal_with<const N: usize>(
+    refusal: Refusal,
+    members: [(&'static str, serde_json::Value); N],
+) -> Response<Body> {
+    let facts = refusal.facts();
+    let status = StatusCode::from_u16(facts.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut all = own_members(facts);
+    all.extend(members.map(|(name, value)| (name.to_owned(), value)));
+    json(status, &all.into())
+}
+
+/// What every refusal of ours says.
+fn own_members(facts: Facts) -> serde_json::Map<String, serde_json::Value> {
+    let said =
+        [("error", facts.code), ("message", facts.message), ("error_description", facts.message)];
+    said.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// 303 to a path on this origin; the caller has parsed it.

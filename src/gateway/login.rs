@@ -1,6 +1,7 @@
 //! The login: a name and a password become a session (contract section 3,
 //! architecture section 3), and the page that asks for them.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -16,11 +17,14 @@ use crate::audit::Event;
 use crate::directory::Directory;
 use crate::gateway::answer;
 use crate::gateway::body::{Body, BodyFault};
+use crate::gateway::device;
 use crate::gateway::emergency::GivenReason;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
-use crate::gateway::opening::{self, Opening};
+use crate::gateway::logins::{Refused, level};
+use crate::gateway::opening::{self, LoggedIn, Opening, Unopened};
 use crate::gateway::page;
+use crate::gateway::schedule::Schedule;
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
@@ -28,7 +32,7 @@ use crate::identity::Credentials;
 use crate::policy::{Found, OwnEndpoint};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{Opened, Origin, Reason};
+use crate::session::{Origin, Reason};
 use crate::wire::cookie;
 use crate::wire::host::Host;
 use crate::wire::return_path;
@@ -40,13 +44,19 @@ const LOGIN_BYTES_MAX: u64 = 16 * 1024;
 const USER_AGENT_BYTES_MAX: usize = 256;
 
 /// What was posted.
-struct Posted {
+pub(super) struct Posted {
     username: String,
     password: Secret<String>,
     /// Why an emergency account is needed; others are not asked.
     reason: Option<GivenReason>,
     /// The form's return path; `None` for JSON.
     form: Option<String>,
+}
+
+impl Posted {
+    pub(super) const fn new(username: String, password: Secret<String>) -> Self {
+        Self { username, password, reason: None, form: None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -67,31 +77,21 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         own_proof(loaded, &inbound)?;
-        let limits = &loaded.snapshot.config.server.limits;
-        if exchange.body.bytes_min() > LOGIN_BYTES_MAX {
-            return Err(Refusal::BodyTooLarge);
-        }
-        let incoming = exchange.body.take().ok_or(Refusal::Internal)?;
-        let body = read_bounded(incoming, LOGIN_BYTES_MAX, limits.body_idle_timeout).await;
-        let body = Secret::new(body.map_err(|fault| match fault {
-            BodyFault::TooLarge => Refusal::BodyTooLarge,
-            BodyFault::Stalled => Refusal::RequestTimeout,
-            BodyFault::Broken => {
-                Refusal::BadRequest { reason: "The request's body ended before its end." }
-            }
-        })?);
+        let body = posted_body(loaded, exchange).await?;
         let mut posted = posted(&inbound.parts.headers, body.expose())?;
         // Without a login page there is nothing to go back to: a form is answered like JSON.
         let form = posted.form.take().filter(|_| loaded.has_login_page());
         posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
-        let form = posted.form.clone().map(|back| (posted.username.clone(), back));
-        match self.log_in(loaded, exchange, posted, &inbound.parts.headers).await {
-            Ok(opened) => {
-                let back = form.as_ref().map(|(_, back)| back.as_str());
-                Ok(welcome(loaded, exchange, &opened, back))
+        let (name, back) = (posted.username.clone(), posted.form.clone());
+        let client = exchange.client;
+        let work = self.log_in(loaded, exchange, posted, &inbound.parts.headers);
+        match self.on_schedule(loaded, client, work).await {
+            Ok(logged_in) => Ok(welcome(loaded, exchange, &logged_in, back.as_deref())),
+            Err(Unopened { change: Some(account), .. }) => {
+                self.ask_for_change(loaded, exchange, (&account, &name), back.as_deref())
             }
-            Err(refusal) => match form {
-                Some((name, back)) => {
+            Err(Unopened { refusal, change: None }) => match back {
+                Some(back) => {
                     exchange.decision = crate::gateway::Decision::Deny;
                     Ok(form_again(loaded, refusal, &name, &back))
                 }
@@ -119,17 +119,32 @@ impl Gateway {
         }
     }
 
-    async fn log_in(
+    /// Tries a password, or is refused at a time that tells nothing of the way there.
+    pub(super) async fn on_schedule<T, E: Refused>(
+        &self,
+        loaded: &Loaded,
+        client: IpAddr,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let (services, config) = (self.services(), &loaded.snapshot.config.throttle);
+        let place = services.logins.enter(client, config.logins);
+        let _place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
+        let (schedule, began) = (Schedule::every(config.refusal_after), Instant::now());
+        level(schedule, began, work.await).await
+    }
+
+    /// Logs in.
+    pub(super) async fn log_in(
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
         mut posted: Posted,
         headers: &HeaderMap,
-    ) -> Result<Opened, Refusal> {
+    ) -> Result<LoggedIn, Unopened> {
         exchange.progress = Progress::Recorded;
         let services = self.services();
         if !services.audit.is_available() {
-            return Err(Refusal::AuditUnavailable);
+            return Err(Refusal::AuditUnavailable.into());
         }
         let began = Instant::now();
         let mut record = exchange.record(Event::Login, "", None);
@@ -145,6 +160,7 @@ impl Gateway {
         let opening = Opening {
             directory,
             credentials,
+            device: device::brought(headers, &loaded.snapshot.config.cookie.device_name),
             origin: Origin { address: exchange.client, user_agent: user_agent(headers) },
             reason,
             previous: loaded.credentials.read(headers, false).await.credential.ok().map(
@@ -202,6 +218,26 @@ impl Gateway {
     }
 }
 
+/// The body of a post that holds credentials, bounded.
+pub(super) async fn posted_body(
+    loaded: &Loaded,
+    exchange: &mut Exchange,
+) -> Result<Secret<Vec<u8>>, Refusal> {
+    if exchange.body.bytes_min() > LOGIN_BYTES_MAX {
+        return Err(Refusal::BodyTooLarge);
+    }
+    let incoming = exchange.body.take().ok_or(Refusal::Internal)?;
+    let pause_max = loaded.snapshot.config.server.limits.body_idle_timeout;
+    let body = read_bounded(incoming, LOGIN_BYTES_MAX, pause_max).await;
+    body.map(Secret::new).map_err(|fault| match fault {
+        BodyFault::TooLarge => Refusal::BodyTooLarge,
+        BodyFault::Stalled => Refusal::RequestTimeout,
+        BodyFault::Broken => {
+            Refusal::BadRequest { reason: "The request's body ended before its end." }
+        }
+    })
+}
+
 /// Credentials that a directory may be asked about, and the directory.
 fn possible(
     loaded: &Loaded,
@@ -215,12 +251,15 @@ fn possible(
 }
 
 /// The answer to a login that succeeded.
-fn welcome(
+pub(super) fn welcome(
     loaded: &Loaded,
     exchange: &mut Exchange,
-    opened: &Opened,
+    LoggedIn { opened, device }: &LoggedIn,
     form: Option<&str>,
 ) -> Response<Body> {
+    if let Some(device) = device {
+        loaded.set_device_cookie(exchange, device);
+    }
     let config = &loaded.snapshot.config.token;
     loaded.set_context_cookie(exchange, opened.context.as_str());
     if config.delivery.by_cookie() {
@@ -234,7 +273,12 @@ fn welcome(
 }
 
 /// The page again, with the refusal's status and sentence, and the name as typed.
-fn form_again(loaded: &Loaded, refusal: Refusal, name: &str, back: &str) -> Response<Body> {
+pub(super) fn form_again(
+    loaded: &Loaded,
+    refusal: Refusal,
+    name: &str,
+    back: &str,
+) -> Response<Body> {
     let facts = refusal.facts();
     let status = StatusCode::from_u16(facts.status).unwrap_or(StatusCode::UNAUTHORIZED);
     let mut answer = login_form(loaded, status, (name, back), Some(facts.message));
@@ -264,20 +308,13 @@ fn login_form(
 }
 
 fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-        let reason = "The form is not URL-encoded UTF-8.";
-        let text = std::str::from_utf8(body).map_err(|_| Refusal::BadRequest { reason })?;
+    if let Some(text) = posted_form(headers, body)? {
         return Ok(Posted {
             username: parameter(text, "username").unwrap_or_default(),
             password: Secret::new(parameter(text, "password").unwrap_or_default()),
             reason: parameter(text, "reason").and_then(|text| GivenReason::parse(&text)),
             form: Some(parameter(text, "rd").unwrap_or_default()),
         });
-    }
-    if !essence.eq_ignore_ascii_case("application/json") {
-        return Err(Refusal::BadRequest { reason: "A login is posted as JSON or as a form." });
     }
     let reason = "The body must be JSON with the strings username and password.";
     let login: LoginJson =
@@ -290,9 +327,26 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
     })
 }
 
+/// The text of what was posted as a form; `None` when it is JSON.
+pub(super) fn posted_form<'b>(
+    headers: &HeaderMap,
+    body: &'b [u8],
+) -> Result<Option<&'b str>, Refusal> {
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let reason = "The form is not URL-encoded UTF-8.";
+        return std::str::from_utf8(body).map(Some).map_err(|_| Refusal::BadRequest { reason });
+    }
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(None);
+    }
+    Err(Refusal::BadRequest { reason: "Passwords are posted as JSON or as a form." })
+}
+
 /// A parameter of a query or form (application/x-www-form-urlencoded): the first
 /// of that name.
-fn parameter(encoded: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(encoded: &str, name: &str) -> Option<String> {
     let value = encoded.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)
@@ -303,7 +357,7 @@ fn parameter(encoded: &str, name: &str) -> Option<String> {
 
 /// The return path: the one given, unless it leads elsewhere or to an endpoint of
 /// ours, which could log the person out again (`/auth/logout`).
-fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
+pub(super) fn back_path(loaded: &Loaded, host: &Host, given: Option<&str>) -> String {
     let leads_to_us = |path: &String| {
         let target = path.parse::<PathAndQuery>().ok().and_then(|path| Target::parse(&path).ok());
         target.is_none_or(|target| {

@@ -5,9 +5,11 @@
 mod answer;
 mod assertion;
 mod body;
+mod changing;
 mod code_page;
 mod codes;
 mod credential;
+mod device;
 mod emergency;
 mod endpoints;
 mod exchange;
@@ -17,9 +19,11 @@ mod gate;
 mod guess;
 mod lifetime;
 mod login;
+mod logins;
 mod observe;
 mod opening;
 pub mod page;
+mod password;
 mod plain;
 mod preflight;
 mod protection;
@@ -36,6 +40,7 @@ mod worker;
 
 pub use body::Body;
 pub use guess::GuessGuards;
+pub use logins::Logins;
 pub use plain::PlainHttp;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
@@ -147,6 +152,7 @@ impl Gateway {
         match endpoint {
             OwnEndpoint::Login => self.login(loaded, exchange, inbound).await,
             OwnEndpoint::LoginAlias => self.login_on_alias(loaded, exchange, inbound).await,
+            OwnEndpoint::Password => self.password(loaded, exchange, inbound).await,
             OwnEndpoint::LoginPage => self.login_page(loaded, exchange, inbound).await,
             OwnEndpoint::Logout => self.logout(loaded, exchange, inbound).await,
             OwnEndpoint::Session => self.session(loaded, exchange, inbound).await,

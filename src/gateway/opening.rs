@@ -6,13 +6,15 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Directory, Notice, Person, VerifyError};
+use crate::directory::{Account, Directory, DirectoryError, Notice, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::emergency::{self, GivenReason};
 use crate::gateway::endpoints::end_and_record;
+use crate::gateway::logins::Refused;
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
+use crate::secret::Secret;
 use crate::session::{self, Opened, Origin, Reason};
 use crate::throttle::{Attempt, Denied, Throttled};
 
@@ -21,6 +23,8 @@ pub(super) struct Opening {
     pub(super) directory: Arc<Directory>,
     pub(super) credentials: Credentials,
     pub(super) origin: Origin,
+    /// The device cookie that the browser brought.
+    pub(super) device: Option<Secret<String>>,
     /// What an emergency account must give; others are not asked.
     pub(super) reason: Option<GivenReason>,
     /// The session that the browser already had, and the record of its end.
@@ -30,9 +34,35 @@ pub(super) struct Opening {
     pub(super) began: Instant,
 }
 
+/// A login that succeeded.
+pub(super) struct LoggedIn {
+    pub(super) opened: Opened,
+    /// The device cookie to set.
+    pub(super) device: Option<Secret<String>>,
+}
+
+/// Why no session was opened.
+pub(super) struct Unopened {
+    pub(super) refusal: Refusal,
+    /// The account whose password is right, but must be changed first.
+    pub(super) change: Option<String>,
+}
+
+impl From<Refusal> for Unopened {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, change: None }
+    }
+}
+
+impl Refused for Unopened {
+    fn refusal(&self) -> Refusal {
+        self.refusal
+    }
+}
+
 /// How a login went, with what its record says.
 struct Verdict {
-    result: Result<Opened, Refusal>,
+    result: Result<LoggedIn, Refusal>,
     /// The true outcome, for metric and audit.
     outcome: &'static str,
     /// Whose login it was, in the directory's spelling; `None` until an entry was found.
@@ -46,23 +76,24 @@ struct Verdict {
 impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
-    pub(super) async fn complete(self, services: Arc<Services>) -> Result<Opened, Refusal> {
-        let Self { directory, credentials, origin, reason, previous, mut record, began } = self;
-        let asked = (&credentials, reason.as_ref());
+    pub(super) async fn complete(self, services: Arc<Services>) -> Result<LoggedIn, Unopened> {
+        let Self { directory, credentials, origin, device, reason, previous, mut record, began } =
+            self;
+        let asked = (&credentials, device, reason.as_ref());
         let verdict = verify_and_open(&services, &directory, asked, origin).await;
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
         record.detail = verdict.notice.map(|notice| notice.detail().into());
-        if let Some(account) = verdict.account {
-            record.subject = Some(account.into());
+        if let Some(account) = &verdict.account {
+            record.subject = Some(account.as_str().into());
             record.name_hash = None;
         }
         if verdict.emergency {
             emergency::announce(&services, &mut record, reason);
         }
-        let opened = match verdict.result {
-            Ok(opened) => opened,
+        let logged_in = match verdict.result {
+            Ok(logged_in) => logged_in,
             Err(refusal) => {
                 tracing::info!(
                     request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -74,12 +105,16 @@ impl Opening {
                 if let (Refusal::TooManyAttempts { .. }, Some(client)) = (refusal, record.client) {
                     // A flood must not make the disk the bottleneck.
                     services.audit.refusal(client, record);
-                    return Err(refusal);
+                    return Err(refusal.into());
                 }
-                let recorded = services.audit.durable(record).await;
-                return Err(recorded.map_or(Refusal::AuditUnavailable, |()| refusal));
+                if services.audit.durable(record).await.is_err() {
+                    return Err(Refusal::AuditUnavailable.into());
+                }
+                let must_change = refusal == Refusal::PasswordChangeRequired;
+                return Err(Unopened { refusal, change: verdict.account.filter(|_| must_change) });
             }
         };
+        let opened = &logged_in.opened;
         record.status = Some(200);
         record.subject = Some(opened.subject.shared());
         record.role = Some(opened.role.shared());
@@ -89,7 +124,7 @@ impl Opening {
             record.event = crate::audit::Event::Revocation;
             record.outcome = Reason::Unrecorded.label();
             end_and_record(services, opened.session, Reason::Unrecorded, record).await?;
-            return Err(Refusal::AuditUnavailable);
+            return Err(Refusal::AuditUnavailable.into());
         }
         tracing::info!(
             request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
@@ -100,8 +135,8 @@ impl Opening {
         if let Some((session, record)) = previous {
             end_and_record(Arc::clone(&services), session, Reason::NewLogin, record).await?;
         }
-        keep_to_limit(&services, &opened, &record).await?;
-        Ok(opened)
+        keep_to_limit(&services, opened, &record).await?;
+        Ok(logged_in)
     }
 }
 
@@ -115,11 +150,12 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 async fn verify_and_open(
     services: &Services,
     directory: &Directory,
-    (credentials, reason): (&Credentials, Option<&GivenReason>),
+    (credentials, device, reason): (&Credentials, Option<Secret<String>>, Option<&GivenReason>),
     origin: Origin,
 ) -> Verdict {
     // Counted before anybody is asked.
-    let begun = services.throttle.begin(&credentials.folded_name(), origin.address).await;
+    let name = credentials.folded_name();
+    let begun = services.throttle.begin(&name, origin.address, device.as_ref()).await;
     let mut attempt = match begun {
         Ok(attempt) => attempt,
         Err(denied) => {
@@ -130,8 +166,8 @@ async fn verify_and_open(
     let (mut account, mut notice, mut denied) = (None, None, None);
     let verified = directory
         .verify_if(credentials, async |found| {
-            denied = attempt.of_account(&found).await.err();
-            account = Some(found);
+            denied = may_be_tried(services, &mut attempt, &found).await.err();
+            account = Some(found.name);
             denied.is_none()
         })
         .await;
@@ -145,12 +181,18 @@ async fn verify_and_open(
     }
     let (refusal, outcome) = match verified {
         Ok(person) => {
-            attempt.succeeded().await;
+            let remembering = attempt.succeeded().await;
             notice = person.notice;
             match open(services, person, reason, origin).await {
                 Ok(opened) => {
-                    let (result, outcome) = (Ok(opened), "ok");
-                    return Verdict { result, outcome, account, notice, emergency: is_emergency };
+                    let logged_in = LoggedIn { opened, device: remembering.remember().await };
+                    return Verdict {
+                        result: Ok(logged_in),
+                        outcome: "ok",
+                        account,
+                        notice,
+                        emergency: is_emergency,
+                    };
                 }
                 Err(refused) => refused,
             }
@@ -158,6 +200,19 @@ async fn verify_and_open(
         Err(error) => turned_away(error, attempt, denied).await,
     };
     Verdict { account, notice, emergency: is_emergency, ..Verdict::refused(refusal, outcome) }
+}
+
+/// Counts a try for the account that was found, by what the directory says of its
+/// lock-out.
+pub(super) async fn may_be_tried(
+    services: &Services,
+    attempt: &mut Attempt,
+    found: &Account,
+) -> Result<(), Denied> {
+    if found.general_lockout.is_some() {
+        services.throttle.follow(found.general_lockout);
+    }
+    attempt.of_account(&found.name, found.own_lockout).await
 }
 
 /// Opens the session of somebody whose password was right.
@@ -187,7 +242,7 @@ impl Verdict {
 }
 
 /// Why somebody is turned away, and whether the try counts as a failure.
-async fn turned_away(
+pub(super) async fn turned_away(
     error: VerifyError,
     attempt: Attempt,
     denied: Option<Denied>,
@@ -207,9 +262,22 @@ async fn turned_away(
             attempt.succeeded().await;
             (Refusal::NoRole, "no_role")
         }
-        VerifyError::Withheld => {
-            attempt.withdraw().await;
-            denied.map_or((Refusal::Internal, "internal"), not_tried)
+        // As for a name that nobody has: the attempt stays counted, and the answer does
+        // not tell that this spelling leads to an account.
+        VerifyError::Withheld => match denied.map(not_tried) {
+            Some((Refusal::TooManyAttempts { .. }, outcome)) => {
+                (Refusal::InvalidCredentials, outcome)
+            }
+            Some(not_tried) => {
+                attempt.withdraw().await;
+                not_tried
+            }
+            None => (Refusal::Internal, "internal"),
+        },
+        VerifyError::Unavailable(error @ DirectoryError::BindUnanswered) => {
+            attempt.unanswered().await;
+            tracing::error!(%error, "the directory cannot answer");
+            (Refusal::DirectoryUnavailable, "directory_unavailable")
         }
         VerifyError::Unavailable(error) => {
             // An outage locks nobody out.
@@ -221,7 +289,7 @@ async fn turned_away(
 }
 
 /// Why a password is not tried.
-fn not_tried(denied: Denied) -> (Refusal, &'static str) {
+pub(super) fn not_tried(denied: Denied) -> (Refusal, &'static str) {
     match denied {
         Denied::Throttled(Throttled { retry_after, .. }) => {
             (Refusal::TooManyAttempts { retry_after }, "throttled")
@@ -233,3 +301,6 @@ fn not_tried(denied: Denied) -> (Refusal, &'static str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

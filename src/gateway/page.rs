@@ -70,6 +70,51 @@ impl Login<'_> {
     }
 }
 
+/// The page that asks for a new password, where the old one must be changed.
+#[derive(Clone, Copy)]
+pub struct ChangePassword<'a> {
+    /// Heading and title, from `login_page.title`.
+    pub title: &'a str,
+    /// Where the form is posted.
+    pub action: &'a str,
+    /// The login page's path, for instance `/auth/`.
+    pub login_path: &'a str,
+    /// Where the login leads: the field `rd`.
+    pub return_path: &'a str,
+    /// What lets the person change it: a hidden field, and nothing else.
+    pub token: &'a str,
+    /// The name that was typed.
+    pub name: &'a str,
+    /// Fewest characters of a new password.
+    pub length_min: usize,
+    /// Why the page is shown, or shown again: a refusal's public sentence.
+    pub error: &'a str,
+}
+
+impl ChangePassword<'_> {
+    /// The page.
+    ///
+    /// # Errors
+    /// Never in practice: writing to memory does not fail.
+    pub fn html(&self) -> Result<String, PageError> {
+        let &Self { title, action, login_path, return_path, token, name, length_min, error } = self;
+        let return_parameter = utf8_percent_encode(return_path, NOT_UNRESERVED);
+        let login_address = &format!("{login_path}?rd={return_parameter}");
+        ChangeTemplate {
+            style: STYLE,
+            title,
+            action,
+            login_address,
+            return_path,
+            token,
+            name,
+            length_min,
+            error,
+        }
+        .render()
+    }
+}
+
 /// The query parameter that marks the address of [`Again`], so that it is shown once.
 pub const AGAIN: &str = "again";
 
@@ -119,6 +164,20 @@ struct LoginTemplate<'a> {
 }
 
 #[derive(Template)]
+#[template(path = "gateway/change.html")]
+struct ChangeTemplate<'a> {
+    style: &'a str,
+    title: &'a str,
+    action: &'a str,
+    login_address: &'a str,
+    return_path: &'a str,
+    token: &'a str,
+    name: &'a str,
+    length_min: usize,
+    error: &'a str,
+}
+
+#[derive(Template)]
 #[template(path = "gateway/again.html")]
 struct AgainTemplate<'a> {
     style: &'a str,
@@ -133,7 +192,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
     use sha2::{Digest as _, Sha256};
 
-    use super::{Again, Login, POLICY, STYLE, headers};
+    use super::{Again, ChangePassword, Login, POLICY, STYLE, headers};
 
     fn login<'a>(text: &'a str, error: Option<&'a str>) -> String {
         let page = Login {
@@ -144,6 +203,20 @@ mod tests {
             name: text,
             asks_reason: error.is_some(),
             error,
+        };
+        page.html().unwrap()
+    }
+
+    fn change(text: &str) -> String {
+        let page = ChangePassword {
+            title: text,
+            action: "/auth/password",
+            login_path: "/auth/",
+            return_path: text,
+            token: text,
+            name: text,
+            length_min: 15,
+            error: text,
         };
         page.html().unwrap()
     }
@@ -165,7 +238,7 @@ mod tests {
 
     #[test]
     fn no_page_needs_script_or_anything_from_outside() {
-        for page in [login("x", None), again("/x")] {
+        for page in [login("x", None), again("/x"), change("x")] {
             assert!(page.contains(&format!("<style>{STYLE}</style>")), "as hashed");
             for forbidden in ["<script", "script:", "style=", "//", "src=", "@import", "url("] {
                 assert!(!page.contains(forbidden), "{forbidden}");
@@ -205,6 +278,25 @@ mod tests {
     }
 
     #[test]
+    fn the_form_for_a_new_password_tells_password_managers_which_is_which() {
+        let page = change("x");
+        for needed in [
+            r#"<label for="old">"#,
+            r#"<label for="new">"#,
+            r#"<label for="again">"#,
+            r#"autocomplete="username" readonly"#,
+            r#"method="post" action="/auth/password""#,
+            r#"<p class="error" id="error" role="alert">"#,
+            r#"id="hint">At least 15 characters"#,
+            r#"<input type="hidden" name="change_token" value="x">"#,
+        ] {
+            assert!(page.contains(needed), "{needed}");
+        }
+        assert_eq!(page.matches(r#"autocomplete="new-password""#).count(), 2);
+        assert_eq!(page.matches(r#"autocomplete="current-password""#).count(), 1);
+    }
+
+    #[test]
     fn a_reason_is_asked_for_only_where_one_is_needed() {
         let (usual, emergency) = (login("", None), login("", Some("x")));
         assert!(!usual.contains("reason"));
@@ -225,7 +317,7 @@ mod tests {
         #[test]
         fn nothing_from_a_request_appears_unescaped(text in any::<String>()) {
             let text = format!("{text}\"'<script>&");
-            let renderings: [fn(&str) -> String; 2] = [|it| login(it, Some(it)), again];
+            let renderings: [fn(&str) -> String; 3] = [|it| login(it, Some(it)), again, change];
             for render in renderings {
                 let (page, plain) = (render(&text), render("x"));
                 for markup in ['<', '>', '"', '\''] {

@@ -18,7 +18,7 @@ use crate::gateway::exposure::ACCESS_TOKEN;
 use crate::gateway::observe::Decision;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, parse};
-use crate::policy::{Found, login_paths};
+use crate::policy::{Found, password_paths};
 use crate::refusal::Refusal;
 use crate::server::{Peer, Service};
 use crate::wire::cookie;
@@ -108,7 +108,7 @@ fn is_login(server: &Server, path: &str) -> bool {
         let decoded = percent_decode_str(path).decode_utf8_lossy().to_lowercase();
         decoded.trim_end_matches('/').to_owned()
     };
-    login_paths(server).iter().any(|login| fold(login) == fold(path))
+    password_paths(server).iter().any(|login| fold(login) == fold(path))
 }
 
 /// 308 to the same target of the host asked for, which is one of ours.

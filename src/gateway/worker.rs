@@ -22,6 +22,7 @@ use crate::gateway::credential::Credentials;
 use crate::gateway::exchange::{Exchange, RequestIds};
 use crate::gateway::forward::{ForwardRules, IdentityHeaders, UpstreamRequest};
 use crate::gateway::guess::GuessGuards;
+use crate::gateway::logins::Logins;
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
 use crate::gateway::websocket::WebSocketSlots;
@@ -31,7 +32,7 @@ use crate::secret::Secret;
 use crate::server::Peer;
 use crate::session::Sessions;
 use crate::throttle::{LoginThrottle, RouteThrottles};
-use crate::token::{AssertionIssuer, AssertionKeys};
+use crate::token::{AssertionIssuer, AssertionKeys, ChangeTokens};
 use crate::upstream::Pool;
 use crate::wire::{cookie, cors};
 
@@ -68,6 +69,10 @@ pub struct Services {
     pub sessions: Arc<Sessions>,
     /// The count of failed logins.
     pub throttle: LoginThrottle,
+    /// What lets somebody change a password.
+    pub change_tokens: ChangeTokens,
+    /// The logins under way.
+    pub logins: Logins,
     /// Where guesses of codes are counted.
     pub guesses: Ledger,
     /// The audit log.

@@ -12,7 +12,7 @@ mod table;
 mod tree;
 
 pub use explain::{Explanation, explain};
-pub use own::{OwnEndpoint, login_paths};
+pub use own::{OwnEndpoint, password_paths};
 pub use route::Route;
 pub use table::{Found, RouteTable};
 

@@ -10,6 +10,8 @@ pub enum OwnEndpoint {
     Login,
     /// A path of `server.login_aliases`: the login, for clients of an older era.
     LoginAlias,
+    /// `/auth/password`.
+    Password,
     /// `/auth/`, for people.
     LoginPage,
     /// `/auth/logout`.
@@ -38,6 +40,7 @@ impl OwnEndpoint {
         match self {
             Self::Login
             | Self::LoginAlias
+            | Self::Password
             | Self::Refresh
             | Self::RedeemCode
             | Self::RevokeCode => "POST",
@@ -54,11 +57,12 @@ impl OwnEndpoint {
     }
 }
 
-/// The paths where a login is posted.
+/// The paths where passwords are posted.
 #[must_use]
-pub fn login_paths(server: &Server) -> Vec<String> {
-    let own = format!("{}/login", server.auth_prefix.trim_end_matches('/'));
-    server.login_aliases.iter().cloned().chain([own]).collect()
+pub fn password_paths(server: &Server) -> Vec<String> {
+    let prefix = server.auth_prefix.trim_end_matches('/');
+    let own = ["login", "password"].map(|name| format!("{prefix}/{name}"));
+    server.login_aliases.iter().cloned().chain(own).collect()
 }
 
 /// The paths that are ours on a host; `None` is never forwarded and not built.
@@ -72,7 +76,7 @@ pub(super) fn paths(config: &Config) -> Vec<(String, Option<OwnEndpoint>)> {
         ("/session", Some(OwnEndpoint::Session)),
         ("/refresh", Some(OwnEndpoint::Refresh)),
         ("/verify", Some(OwnEndpoint::Verify)),
-        ("/password", None),
+        ("/password", Some(OwnEndpoint::Password)),
         ("/access-codes", code(OwnEndpoint::AccessCodes)),
         ("/access-codes/redeem", code(OwnEndpoint::RedeemCode)),
         ("/access-codes/revoke", code(OwnEndpoint::RevokeCode)),

@@ -11,8 +11,8 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::config::{
     Access, Config, Cookie, Delivery, Directory, DirectoryKind, HeaderPreset, Headers, Limits,
-    LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, Rate, RoleMapping, Route, SameSite,
-    Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
+    LogFormat, LogLevel, LoginPage, LoginThrottle, Origin, PasswordRules, Rate, RoleMapping, Route,
+    SameSite, Server, Store, Telemetry, Tls, TlsVersion, Token, TokenAlgorithm, Upstream,
 };
 use crate::identity::{ClaimTemplates, Role};
 use crate::secret::Secret;
@@ -87,6 +87,13 @@ pub(crate) fn config(routes: Vec<Route>) -> Config {
         throttle: LoginThrottle {
             per_user: Rate { count: 5, window: Duration::from_mins(15) },
             per_address: Rate { count: 30, window: Duration::from_mins(5) },
+            accounts_per_address: Rate { count: 20, window: Duration::from_mins(15) },
+            directory_lockout: None,
+            lockout_margin: 2,
+            device_reserve: 2,
+            devices: 1000,
+            refusal_after: Duration::from_millis(500),
+            logins: 100,
             entries: 1000,
         },
         access_codes: None,
@@ -159,6 +166,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         bind_connections: 32,
         idle_timeout: Duration::from_secs(30),
         attributes: Vec::new(),
+        password_rules: PasswordRules::default(),
         roles,
     }
 }

@@ -317,7 +317,7 @@ mod tests {
                 ("GET /auth/verify", "Verify"),
                 ("GET /.well-known/jwks.json?x", "Jwks"),
                 ("PUT /.well-known/jwks.json", "405 GET, HEAD"),
-                ("POST /auth/password", "404"),
+                ("POST /auth/password", "Password"),
                 ("POST /auth/access-codes", "404"),
                 ("POST /auth/access-codes/redeem", "404"),
                 ("POST /auth/access-codes/revoke", "404"),

@@ -81,6 +81,19 @@ impl Sessions {
         }
     }
 
+    /// Ends every live session of a subject. Answers with what was ended.
+    ///
+    /// # Errors
+    /// When the store cannot answer; then nobody knows which there are.
+    pub async fn end_all_of(
+        &self,
+        subject: &Subject,
+        reason: Reason,
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        let records = self.store.of_subject(subject).await?;
+        if records.is_empty() { Ok(records) } else { self.end_all(records, reason).await }
+    }
+
     /// Since before when a session must have been idle to be over, for sure.
     pub(super) fn idle_before(&self, now: Timestamp) -> Timestamp {
         let idle = self.lifetimes.load().idle.saturating_add(IDLE_MARGIN);

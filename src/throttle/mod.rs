@@ -1,10 +1,14 @@
 //! Failed logins of one account and from one address, counted before the
 //! directory is asked. Knows neither passwords nor who exists; names and addresses
-//! are kept as keyed hashes. Requests on throttled routes are counted in `route`.
+//! are kept as keyed hashes. How many an account may have is decided in `share`; whose
+//! device it is, in `device`. Requests on throttled routes are counted in `route`.
 
+mod device;
 mod route;
+mod share;
 mod window;
 
+pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,19 +20,25 @@ use aws_lc_rs::hmac;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::ambient::{Clock, Entropy, EntropyFailed, Timestamp};
-use crate::config::{self, Rate};
+use crate::config::{self, Lockout, Rate};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 use crate::store::{
     AttemptId, Counting, SecretName, Store, StoreError, Taken, Window, WindowFamily,
 };
 
+use device::Device;
+use share::Share;
+
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// The limit of one account, as metrics and audit name it.
-const PER_USER: &str = "login_per_user";
-/// The limit of one address.
+/// The limit of one address, as metrics and audit name it.
 const PER_ADDRESS: &str = "login_per_address";
+/// The limit of different accounts failed on from one address.
+const ACCOUNTS: &str = "accounts_per_address";
+
+/// A keyed hash.
+type Key = [u8; 32];
 
 /// The login throttle. Clones share their counters.
 #[derive(Clone)]
@@ -40,7 +50,10 @@ struct Inner {
     metrics: Metrics,
     store: Arc<Store>,
     hash_key: hmac::Key,
-    limits: ArcSwap<config::LoginThrottle>,
+    device_key: hmac::Key,
+    config: ArcSwap<config::LoginThrottle>,
+    /// What the directory said of its lock-out, as far as it did.
+    lockout: ArcSwap<Option<Lockout>>,
 }
 
 /// One try, counted as a failure until `succeeded` or `withdraw`; so it stays one
@@ -50,6 +63,10 @@ pub struct Attempt {
     inner: Arc<Inner>,
     id: AttemptId,
     at: Timestamp,
+    device: Device,
+    name: Key,
+    /// The account behind the name, once the directory has said which it is.
+    account: Option<Key>,
     /// Where it counts.
     windows: Vec<Window>,
 }
@@ -101,45 +118,72 @@ impl LoginThrottle {
         entropy: &Entropy,
         metrics: &Metrics,
     ) -> Result<Self, OpenError> {
-        let hash_key = store.secret(SecretName::Names, Secret::new(entropy.bytes()?)).await?;
+        let fresh = || entropy.bytes().map(Secret::new);
+        let hash_key = store.secret(SecretName::Names, fresh()?).await?;
+        let device_key = store.secret(SecretName::Device, fresh()?).await?;
         store.open_windows(config.entries, clock.now())?;
-        Ok(Self(Arc::new(Inner {
+        let throttle = Self(Arc::new(Inner {
             clock,
             entropy: entropy.clone(),
             metrics: metrics.clone(),
             store,
             hash_key: hmac::Key::new(hmac::HMAC_SHA256, hash_key.expose()),
-            limits: ArcSwap::from_pointee(config.clone()),
-        })))
+            device_key: hmac::Key::new(hmac::HMAC_SHA256, device_key.expose()),
+            config: ArcSwap::from_pointee(config.clone()),
+            lockout: ArcSwap::from_pointee(None),
+        }));
+        throttle.0.tell_limits();
+        Ok(throttle)
     }
 
-    /// Counts a try of an account (its folded name) from an address.
+    /// Counts a try of an account (its folded name) from an address. `device` is what
+    /// the browser brought of an earlier login: from a device that it knows, the
+    /// account has further tries, and the address does not matter.
     ///
     /// # Errors
-    /// When either has failed too often, or the store cannot answer; nothing is
+    /// When one of them has failed too often, or the store cannot answer; nothing is
     /// counted then.
-    pub async fn begin(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
+    pub async fn begin(
+        &self,
+        account: &str,
+        address: IpAddr,
+        device: Option<&Secret<String>>,
+    ) -> Result<Attempt, Denied> {
         let inner = &self.0;
-        let limits = inner.limits.load_full();
-        let address = inner.key(&network(address).octets());
-        let windows = [
-            window(WindowFamily::Account, inner.key(account.as_bytes()), limits.per_user),
-            window(WindowFamily::Address, address, limits.per_address),
-        ];
+        let name = inner.key(account.as_bytes());
+        let device = inner.device(device).await?;
+        let is_known = device.knows_name(&name);
+        let share = inner.share(None);
+        let mut windows = vec![share.window(name, is_known)];
+        if !is_known {
+            windows.extend(inner.address_windows(address, &name));
+        }
         let mut attempt = Attempt {
             id: inner.entropy.bytes()?,
             at: inner.clock.now(),
             inner: Arc::clone(inner),
+            device,
+            name,
+            account: None,
             windows: Vec::new(),
         };
-        attempt.count(&windows).await?;
+        attempt.count(&windows, [share.rule, PER_ADDRESS, ACCOUNTS]).await?;
         Ok(attempt)
+    }
+
+    /// Takes over what the directory says of its lock-out; `None` while it says nothing.
+    pub fn follow(&self, lockout: Option<Lockout>) {
+        if **self.0.lockout.load() != lockout {
+            self.0.lockout.store(Arc::new(lockout));
+            self.0.tell_limits();
+        }
     }
 
     /// Takes over new limits; what was counted stays counted.
     pub fn reload(&self, config: &config::LoginThrottle) {
         self.0.store.bound_windows(config.entries);
-        self.0.limits.store(Arc::new(config.clone()));
+        self.0.config.store(Arc::new(config.clone()));
+        self.0.tell_limits();
     }
 
     /// Keeps the counters until it is dropped.
@@ -161,46 +205,61 @@ impl LoginThrottle {
 impl Attempt {
     /// Counts the try for the account that the directory found behind the name too: a
     /// directory reads many spellings as one name, and an account may have several names.
+    /// `lockout` is what the directory says of this account alone.
     ///
     /// # Errors
     /// When the account has failed too often, or the store cannot answer; the
     /// password must not be tried then.
-    pub async fn of_account(&mut self, account: &str) -> Result<(), Denied> {
+    pub async fn of_account(
+        &mut self,
+        account: &str,
+        lockout: Option<Lockout>,
+    ) -> Result<(), Denied> {
         // No typed name holds a NUL: none can stand for somebody else's account.
         let key = self.inner.key(format!("\0{account}").as_bytes());
-        let rate = self.inner.limits.load().per_user;
-        self.count(&[window(WindowFamily::Account, key, rate)]).await
+        let share = self.inner.share(lockout);
+        let window = share.window(key, self.device.knows_account(&key));
+        self.count(&[window], [share.rule; 3]).await?;
+        self.account = Some(key);
+        Ok(())
     }
 
-    /// The login succeeded: this try was no failure. Earlier ones stay counted.
-    pub async fn succeeded(self) {
-        self.give_back().await;
+    /// The password was right: this try was no failure. Earlier ones stay counted.
+    pub async fn succeeded(self) -> Remembering {
+        self.give_back(|_| true).await;
+        let Self { inner, device, name, account, .. } = self;
+        Remembering { inner, device, name, account }
     }
 
     /// Nobody could judge the password: an outage locks nobody out.
     pub async fn withdraw(self) {
-        self.give_back().await;
+        self.give_back(|_| true).await;
     }
 
-    async fn count(&mut self, windows: &[Window]) -> Result<(), Denied> {
-        let taken = self.inner.store.count_attempt(self.id, windows, self.at).await?;
-        match taken {
+    /// The directory was asked and did not answer. It may have counted a failure, so
+    /// that the account's stays counted where the directory locks accounts.
+    pub async fn unanswered(self) {
+        let locks = self.inner.lockout().is_none_or(|lockout| lockout.threshold > 0);
+        self.give_back(|window| !locks || window.family == WindowFamily::Address).await;
+    }
+
+    async fn count(&mut self, windows: &[Window], rules: [&'static str; 3]) -> Result<(), Denied> {
+        match self.inner.store.count_attempt(self.id, windows, self.at).await? {
             Taken::Counted => {
                 self.windows.extend_from_slice(windows);
                 Ok(())
             }
             Taken::Full { index, wait } => {
-                let family = windows.get(index).map(|window| window.family);
-                let is_address = family == Some(WindowFamily::Address);
-                let rule = if is_address { PER_ADDRESS } else { PER_USER };
+                let rule = rules.get(index).copied().unwrap_or(PER_ADDRESS);
                 Err(self.inner.throttled(rule, wait).into())
             }
         }
     }
 
     /// A store that cannot answer leaves the try counted: for a time, nothing worse.
-    async fn give_back(&self) {
-        let given = self.inner.store.give_back(self.id, &self.windows, self.at).await;
+    async fn give_back(&self, which: impl Fn(&Window) -> bool) {
+        let windows: Vec<Window> = self.windows.iter().copied().filter(|it| which(it)).collect();
+        let given = self.inner.store.give_back(self.id, &windows, self.at).await;
         if let Err(error) = given {
             tracing::warn!(%error, "a try that was no failure stays counted as one");
         }
@@ -214,19 +273,72 @@ impl Inner {
         Throttled { retry_after: whole_seconds(wait), rule }
     }
 
-    /// A keyed hash.
-    fn key(&self, name: &[u8]) -> [u8; 32] {
-        let mut key = [0; 32];
-        let tag = hmac::sign(&self.hash_key, name);
-        for (byte, hashed) in key.iter_mut().zip(tag.as_ref()) {
-            *byte = *hashed;
+    fn key(&self, name: &[u8]) -> Key {
+        hashed(&self.hash_key, name)
+    }
+
+    /// What the configuration states of the directory's lock-out, or else what the
+    /// directory says.
+    fn lockout(&self) -> Option<Lockout> {
+        let stated = self.config.load().directory_lockout;
+        stated.or_else(|| **self.lockout.load())
+    }
+
+    /// The share of an account: by what the directory says of this one, or of all.
+    fn share(&self, lockout: Option<Lockout>) -> Share {
+        Share::of(&self.config.load(), lockout.or_else(|| self.lockout()))
+    }
+
+    /// Where a stranger's try of a name counts for the address.
+    fn address_windows(&self, address: IpAddr, name: &Key) -> [Window; 2] {
+        let config = self.config.load();
+        let window = |key, Rate { count, window }, counting| {
+            let (family, length) = (WindowFamily::Address, window);
+            Window { family, key, count, length, counting }
+        };
+        let network = network(address).octets();
+        let accounts = [b"accounts".as_slice(), &network].concat();
+        let member = name.first_chunk().copied().unwrap_or_default();
+        [
+            window(self.key(&network), config.per_address, Counting::Sliding),
+            window(self.key(&accounts), config.accounts_per_address, Counting::Distinct(member)),
+        ]
+    }
+
+    /// Says in log and metrics what is in force.
+    fn tell_limits(&self) {
+        let (lockout, share) = (self.lockout(), self.share(None));
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        self.metrics.login_limit("strangers").set(share.strangers.into());
+        self.metrics.login_limit("known_devices").set(share.all.into());
+        self.metrics.login_limit_window().set(seconds(share.window));
+        let threshold = lockout.map_or(-1, |lockout| lockout.threshold.into());
+        self.metrics.lockout_threshold().set(threshold);
+        self.metrics.lockout_window().set(lockout.map_or(-1, |lockout| seconds(lockout.window)));
+        tracing::info!(
+            directory_threshold = lockout.map(|lockout| lockout.threshold),
+            directory_window_s = lockout.map(|lockout| lockout.window.as_secs()),
+            strangers = share.strangers,
+            known_devices = share.all,
+            window_s = share.window.as_secs(),
+            "failed logins that an account may have"
+        );
+        if lockout.is_some_and(|lockout| lockout.threshold == 1) {
+            tracing::warn!(
+                "the directory locks an account at its first wrong password: a stranger can do \
+                 that through the gateway, which no limit prevents"
+            );
         }
-        key
     }
 }
 
-const fn window(family: WindowFamily, key: [u8; 32], Rate { count, window }: Rate) -> Window {
-    Window { family, key, count, length: window, counting: Counting::Sliding }
+fn hashed(key: &hmac::Key, bytes: &[u8]) -> Key {
+    let mut hash = [0; 32];
+    let tag = hmac::sign(key, bytes);
+    for (byte, hashed) in hash.iter_mut().zip(tag.as_ref()) {
+        *byte = *hashed;
+    }
+    hash
 }
 
 /// Rounded up: who waits this long is not refused again.

@@ -24,6 +24,13 @@ fn limits(entries: usize) -> config::LoginThrottle {
     config::LoginThrottle {
         per_user: Rate { count: 3, window: 15 * MINUTE },
         per_address: Rate { count: 5, window: 5 * MINUTE },
+        accounts_per_address: Rate { count: 1000, window: 5 * MINUTE },
+        directory_lockout: None,
+        lockout_margin: 2,
+        device_reserve: 2,
+        devices: 10,
+        refusal_after: Duration::from_millis(500),
+        logins: 100,
         entries,
     }
 }
@@ -70,7 +77,7 @@ impl Fixture {
     }
 
     async fn begin(&self, account: &str, from: &str) -> Result<Attempt, Denied> {
-        self.throttle.begin(account, address(from)).await
+        self.throttle.begin(account, address(from), None).await
     }
 
     async fn fail(&self, account: &str, from: &str) {
@@ -189,7 +196,7 @@ async fn counters_survive_a_restart_and_names_do_not_stand_in_the_store() {
     }
     fixture.succeed("bob", "10.0.0.1").await;
     fixture.throttle.flush().await;
-    assert_eq!(fixture.store.windows_on_disk(), Some(2), "alice and her address");
+    assert_eq!(fixture.store.windows_on_disk(), Some(3), "alice, and her address twice");
 
     let fixture = fixture.again(&kind).await;
     assert!(fixture.begin("alice", "10.0.0.7").await.is_err());
@@ -212,3 +219,5 @@ async fn new_limits_apply_to_what_was_counted() {
     fixture.throttle.reload(&limits);
     assert_eq!(fixture.refused("alice", "10.0.0.1").await.retry_after, 15 * MINUTE);
 }
+
+mod devices;

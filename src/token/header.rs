@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 pub(super) use crate::config::SESSION_TYP as TYP;
+use crate::token::change;
 
 /// Longest token looked at, in bytes.
 pub(super) const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -34,7 +35,8 @@ pub(super) fn decode(token: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(token.split('.').next()?).ok()
 }
 
-/// Whether a Bearer value claims to be one of our session tokens, valid or not.
+/// Whether a Bearer value claims to be a token of ours that no upstream may see, of a
+/// session or for a change of password, valid or not.
 /// Such a value is judged here and never forwarded. Errs towards ours: any one
 /// `typ` of several counts, in any case, with or without `application/`.
 #[must_use]
@@ -78,7 +80,7 @@ impl<'de> Deserialize<'de> for ClaimsToBeOurs {
 
 fn names_our_typ(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
-    typ.strip_prefix("application/").unwrap_or(&typ) == TYP
+    [TYP, change::TYP].contains(&typ.strip_prefix("application/").unwrap_or(&typ))
 }
 
 #[cfg(test)]
@@ -95,6 +97,7 @@ mod tests {
             (r#"{"typ":"bindgate-session+jwt","typ":"JWT"}"#, true),
             (r#"{"typ":"JWT","typ":"Application/Bindgate-Session+JWT"}"#, true),
             (r#"{"typ":"bindgate-session\u002bjwt","alg":"none"}"#, true),
+            (r#"{"alg":"HS256","typ":"bindgate-password-change+jwt"}"#, true),
             (r#"{"alg":"HS256","typ":"JWT"}"#, false),
             (r#"{"alg":"HS256","typ":7}"#, false),
             (r#"{"alg":"HS256","nested":{"typ":"bindgate-session+jwt"}}"#, false),

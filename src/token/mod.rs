@@ -3,6 +3,7 @@
 
 mod assertion;
 mod audit_key;
+mod change;
 mod claims;
 mod context;
 mod der;
@@ -20,6 +21,7 @@ pub use assertion::{
     KeyStage, NewAssertionKey, Remembered, Stated,
 };
 pub use audit_key::{AuditKey, audit_key, audit_public_keys};
+pub use change::{ChangeTicket, ChangeTokenError, ChangeTokens};
 pub use claims::{Claims, TokenId};
 pub use context::{ContextCookie, ContextHash, pair_key};
 pub use header::is_ours;

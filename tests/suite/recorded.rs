@@ -110,10 +110,12 @@ async fn no_spelling_of_a_name_gets_around_the_limit_of_its_account() {
     for name in ["nina", "\u{ff4e}ina", "n\u{ff49}na", "ni\u{ff4e}a", "nin\u{ff41}"] {
         log_in(&client, name, "wrong").await.expect(401, "InvalidCredentials");
     }
-    let answer = log_in(&client, "ni\u{ff4e}\u{ff41}", PASSWORD).await;
-    answer.expect(429, "TooManyAttempts");
-    assert!(answer.header("retry-after").is_some());
-    log_in(&client, "\u{ff4e}\u{ff49}na", PASSWORD).await.expect(429, "TooManyAttempts");
+    // A name that nobody has is answered so too: nothing tells that this one has an account.
+    for name in ["ni\u{ff4e}\u{ff41}", "\u{ff4e}\u{ff49}na"] {
+        log_in(&client, name, PASSWORD).await.expect(401, "InvalidCredentials");
+    }
+    let rule = [("rule", "login_per_user")];
+    world.gateway.counted("bindgate_throttled_total", &rule, 2.0).await;
     log_in(&client, TRACER, PASSWORD).await.expect_status(200);
 }
 

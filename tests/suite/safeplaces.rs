@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::node::{Service, values};
-use crate::support::world::{ADMIN, SUPER_ADMIN, TRACER};
+use crate::support::world::{ADMIN, DEVICE_COOKIE, SUPER_ADMIN, TRACER};
 
 use site::{Mode, Site};
 
@@ -190,7 +190,7 @@ async fn the_web_app_logs_in_and_out_as_it_did() {
     let answer = call(&client, "GET", "/auth/logout").await;
     answer.expect_status(204);
     assert_eq!(answer.header("clear-site-data"), Some("\"cache\", \"storage\""));
-    assert!(client.jar.header().is_none());
+    assert_eq!(client.jar.names(), [DEVICE_COOKIE]);
     let before = site.backend.seen().await.len();
     call(&stale, "GET", "/organization").await.expect(401, "SessionRevoked");
     assert_eq!(site.backend.seen().await.len(), before);

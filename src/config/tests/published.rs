@@ -99,6 +99,7 @@ fn the_example_shows_the_defaults() {
         "control_socket",
         "rotate_every",
         "sessions_per_user",
+        "directory_lockout",
         "kind",
         "sentinel_master",
         "urls",

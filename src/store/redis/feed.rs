@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::store::StoreError;
+use crate::store::redis::sentinel::Watch;
 use crate::store::redis::{LASTING, Redis, number, parsed};
 
 /// How long the server holds back its answer when there are no news.
@@ -110,6 +111,7 @@ pub struct Feed<'s> {
     beat: Instant,
     /// The count of starts that it told.
     starts: u64,
+    watch: Watch,
     waiting: VecDeque<News>,
     /// When what was handed out was read.
     handed_out: Option<Instant>,
@@ -139,6 +141,7 @@ impl<'s> Feed<'s> {
             generation: 0,
             beat: Instant::now(),
             starts: 0,
+            watch: Watch::new(),
             waiting: VecDeque::new(),
             handed_out: None,
         }
@@ -225,6 +228,12 @@ impl<'s> Feed<'s> {
 
     /// Waits for news, and now and then makes sure of who tells them.
     async fn listen(&mut self) -> Result<(), StoreError> {
+        if self.is_elsewhere().await {
+            // The server before may go on for itself, and has nothing more to say here.
+            self.known = None;
+            self.redis.leave().await;
+            return Ok(());
+        }
         if self.beat.elapsed() >= BEAT {
             let server = self.beat().await?;
             if self.known.as_ref() != Some(&server) {
@@ -268,6 +277,18 @@ impl<'s> Feed<'s> {
         Ok(())
     }
 
+    /// Whether sentinels name another primary than the one that somebody here talks to.
+    async fn is_elsewhere(&mut self) -> bool {
+        let Some(named) = self.watch.named(&self.redis.link).await else { return false };
+        for link in [&self.redis.link, &self.redis.durable, &self.redis.listening] {
+            if link.leads_elsewhere(&named).await {
+                tracing::warn!(named, "the sentinels name another primary of Redis");
+                return true;
+            }
+        }
+        false
+    }
+
     /// Writes a sign of life, and says who took it. A primary that was cut off from
     /// its replicas refuses it, if it is told to.
     async fn beat(&mut self) -> Result<Server, StoreError> {
@@ -288,8 +309,10 @@ impl<'s> Feed<'s> {
         let key = self.redis.common("");
         let heard: String =
             parsed(self.redis.listening.command(&info, &key, Duration::ZERO).await?)?;
-        if !heard.contains(&format!("master_replid:{replication}")) {
-            tracing::warn!("two servers think that they are the primary of Redis");
+        // A replica tells its primary's, but may be cut off from that one's news.
+        let is_primary = heard.contains("role:master");
+        if !is_primary || !heard.contains(&format!("master_replid:{replication}")) {
+            tracing::warn!("two servers seem to be the primary of Redis");
             self.redis.link.drop_connection().await;
             return Err(StoreError::Unavailable);
         }

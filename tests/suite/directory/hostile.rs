@@ -123,6 +123,7 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         password_checks: 4,
         break_glass: None,
         attributes: Vec::new(),
+        password_rules: config::PasswordRules::default(),
         discovery: None,
         servers: vec![LdapServer { host: "127.0.0.1".to_owned(), port, transport }],
         authorities: Some(vec![authority.expect("a certificate").cert.der().clone()]),
@@ -377,6 +378,8 @@ async fn gateway_before(server: &Hostile) -> World {
         );
         setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
         setup.set("throttle", "login_per_user", "\"100000 per 5m\"");
+        // Thousands are refused, one after the other.
+        setup.set("throttle", "refusal_after", "\"1ms\"");
     })
     .await
 }

@@ -53,6 +53,11 @@ impl Jar {
         self.lock().remove(name);
     }
 
+    /// The names of all cookies.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// The value of one `Cookie` header, if there is any cookie.
     pub(crate) fn header(&self) -> Option<String> {
         let cookies = self.lock();

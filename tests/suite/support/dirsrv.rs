@@ -13,7 +13,7 @@ use std::time::Duration;
 use bindgate::config;
 use bindgate::config::{LdapServer, LdapTransport};
 
-use super::slapd::{GROUPS, PEOPLE, Slapd};
+use super::slapd::{GROUPS, PEOPLE, Slapd, section, write_certificates};
 
 const TEMPLATE: &str = "/usr/share/dirsrv/data/template-dse.ldif";
 const ROOT_DN: &str = "cn=root";
@@ -68,6 +68,7 @@ passwordUnlock: off
 pub(crate) struct Dirsrv {
     directory: tempfile::TempDir,
     port: u16,
+    tls_port: u16,
     process: Option<Child>,
 }
 
@@ -75,9 +76,11 @@ impl Dirsrv {
     /// Starts a server with the fixtures loaded; it answers when this returns.
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
-        let port = free_port();
-        write_instance(directory.path(), port);
-        let mut dirsrv = Self { directory, port, process: None };
+        let (port, tls_port) = (free_port(), free_port());
+        write_instance(directory.path(), port, tls_port);
+        write_certificates(directory.path(), &["127.0.0.1"]);
+        fill_certificate_store(directory.path());
+        let mut dirsrv = Self { directory, port, tls_port, process: None };
         dirsrv.launch();
         dirsrv.ldapmodify(&people());
         dirsrv.ldapmodify(POLICY);
@@ -94,6 +97,29 @@ impl Dirsrv {
             transport: LdapTransport::Plaintext,
         }];
         config
+    }
+
+    /// The sections `[directory]` and `[[directory.role]]` for this server, over TLS.
+    pub(crate) fn toml(&self) -> String {
+        let url = format!("ldaps://127.0.0.1:{}", self.tls_port);
+        section(&url, false, self.directory.path())
+    }
+
+    /// The port that it listens on.
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many wrong passwords it holds against an entry.
+    pub(crate) fn bad_password_count(&self, dn: &str) -> usize {
+        let mut command = Command::new("ldapsearch");
+        command.args(["-LLL", "-x", "-H", &format!("ldap://127.0.0.1:{}", self.port)]);
+        command.args(["-D", ROOT_DN, "-w", ROOT_PASSWORD, "-b", dn, "-s", "base"]);
+        command.args(["(objectClass=*)", "passwordRetryCount"]);
+        let output = command.output().expect("ldap-utils is installed (.ci/setup)");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix("passwordRetryCount: "));
+        count.map_or(0, |count| count.parse().expect("a number"))
     }
 
     /// Applies the changes of an LDIF text; entries without one are added.
@@ -162,7 +188,7 @@ fn free_port() -> u16 {
 }
 
 /// What its own installer would write, into one folder.
-fn write_instance(directory: &Path, port: u16) {
+fn write_instance(directory: &Path, port: u16, tls_port: u16) {
     for name in ["config/schema", "db", "log", "lock", "run", "tmp", "ldif", "bak", "inst", "certs"]
     {
         fs::create_dir_all(directory.join(name)).expect("a folder");
@@ -207,7 +233,26 @@ fn write_instance(directory: &Path, port: u16) {
     let (before, plugin) = dse.split_once("dn: cn=7-bit check,").expect("as installed");
     let plugin = plugin.replacen("nsslapd-pluginenabled: on", "nsslapd-pluginenabled: off", 1);
     let dse = format!("{before}dn: cn=7-bit check,{}\n{CONFIGURATION}", plugin.trim_end());
+    // Changes of passwords are taken over TLS only.
+    let security = format!("dn: cn=config\nnsslapd-security: on\nnsslapd-securePort: {tls_port}\n");
+    let dse = dse.replacen("dn: cn=config\n", &security, 1);
     fs::write(directory.join("config/dse.ldif"), dse).expect("dse.ldif");
+}
+
+/// The server's certificate, in the form that it reads.
+fn fill_certificate_store(directory: &Path) {
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(directory).output();
+        let output = output.expect("openssl and libnss3-tools are installed (.ci/setup)");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {said}");
+    };
+    run("certutil", &["-N", "-d", "sql:certs", "--empty-password"]);
+    let pair = ["-inkey", "server.key", "-in", "server.pem", "-name", "Server-Cert"];
+    let to = ["-passout", "pass:x", "-out", "server.p12"];
+    run("openssl", &[&["pkcs12", "-export"][..], &pair, &to].concat());
+    run("pk12util", &["-i", "server.p12", "-d", "sql:certs", "-W", "x", "-K", ""]);
+    run("certutil", &["-A", "-d", "sql:certs", "-n", "ca", "-t", "CT,,", "-i", "ca.pem"]);
 }
 
 /// The people and groups of the OpenLDAP tests, without what only OpenLDAP knows.
@@ -220,7 +265,9 @@ fn people() -> String {
                 writeln!(
                     ldif,
                     "aci: (targetattr != \"userPassword\")(version 3.0; acl \"service\"; allow \
-                     (read, search, compare) userdn = \"ldap:///cn=bindgate,ou=services,dc=example,dc=org\";)"
+                     (read, search, compare) userdn = \"ldap:///cn=bindgate,ou=services,dc=example,dc=org\";)\n\
+                     aci: (targetattr = \"userPassword\")(version 3.0; acl \"own\"; allow (write) \
+                     userdn = \"ldap:///self\";)"
                 )
                 .expect("a string can be written");
             }

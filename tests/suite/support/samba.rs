@@ -78,6 +78,7 @@ impl Samba {
             password_checks: 4,
             break_glass: None,
             attributes: Vec::new(),
+            password_rules: config::PasswordRules::default(),
             discovery: None,
             servers: vec![LdapServer {
                 host: self.address.to_string(),
@@ -131,10 +132,56 @@ impl Samba {
         toml
     }
 
+    /// What becomes of a change in LDIF that the service account asks for itself.
+    pub(crate) fn ldapmodify_as_service(&self, ldif: &str) -> Result<(), String> {
+        let service = self.directory();
+        let password = service.bind_password.expose();
+        let mut child = self
+            .client("ldapmodify", &service.bind_dn, password)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("ldap-utils is installed (.ci/setup)");
+        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
+        let output = child.wait_with_output().expect("ldapmodify ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    }
+
+    /// How many wrong passwords the directory holds against an account.
+    pub(crate) fn bad_password_count(&self, account: &str) -> usize {
+        let service = format!("CN=bindgate,OU=people,{BASE}");
+        let mut command = self.client("ldapsearch", &service, "service secret");
+        let filter = format!("(sAMAccountName={account})");
+        command.args(["-LLL", "-b", &format!("OU=people,{BASE}"), &filter, "badPwdCount"]);
+        let output = command.output().expect("ldap-utils is installed (.ci/setup)");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let count = text.lines().find_map(|line| line.strip_prefix("badPwdCount: "));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
+    /// Whether the person can log in at the directory itself.
+    pub(crate) fn may_bind(&self, account: &str) -> bool {
+        let dn = format!("CN={account},OU=people,{BASE}");
+        let mut command = self.client("ldapsearch", &dn, "correct horse battery");
+        command.args(["-b", "", "-s", "base"]);
+        command.output().expect("ldap-utils is installed (.ci/setup)").status.success()
+    }
+
+    fn client(&self, program: &str, dn: &str, password: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("LDAPTLS_CACERT", self.path("ca.pem"))
+            .args(["-x", "-H", &format!("ldaps://{}:{PORT}", self.address)])
+            .args(["-D", dn, "-w", password]);
+        command
+    }
+
     /// Applies the changes of an LDIF text.
     pub(crate) fn ldapmodify(&self, ldif: &str) {
         let mut child =
-            self.client("ldapmodify").stdin(Stdio::piped()).spawn().expect("ldap-utils");
+            self.administrator("ldapmodify").stdin(Stdio::piped()).spawn().expect("ldap-utils");
         child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
         let output = child.wait_with_output().expect("ldapmodify ends");
         assert!(output.status.success(), "{}\n{ldif}", String::from_utf8_lossy(&output.stderr));
@@ -142,7 +189,7 @@ impl Samba {
 
     /// The DN of an account as an LDIF text may name it.
     pub(crate) fn dn_of(&self, account: &str) -> String {
-        let mut command = self.client("ldapsearch");
+        let mut command = self.administrator("ldapsearch");
         command.args(["-LLL", "-o", "ldif-wrap=no", "-b", &format!("OU=people,{BASE}")]);
         let output = command.args([&format!("(sAMAccountName={account})"), "1.1"]).output();
         let text = String::from_utf8(output.expect("ldap-utils").stdout).expect("UTF-8");
@@ -150,7 +197,7 @@ impl Samba {
         dn.unwrap_or_else(|| panic!("no DN: {text}")).to_owned()
     }
 
-    fn client(&self, program: &str) -> Command {
+    fn administrator(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .env("LDAPTLS_CACERT", self.path("ca.pem"))
@@ -190,6 +237,7 @@ binddns dir = {directory}/dc/bind-dns
 log file = {directory}/samba.log
 interfaces = {address}/8
 bind interfaces only = yes
+old password allowed period = 0
 tls enabled = yes
 tls certfile = {directory}/server.pem
 tls keyfile = {directory}/server.key

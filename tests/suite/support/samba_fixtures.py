@@ -106,8 +106,10 @@ person("card", control=SMART_CARD)
 person("workstation", userWorkstations="ELSEWHERE")
 person("hours", logonHours=b"\x00" * 21)
 person("accountexpired", accountExpires=ticks_ago(1))
-modify(person("reset"), SET_PASSWORD_TIME, pwdLastSet="0")
-modify(person("expired"), SET_PASSWORD_TIME, pwdLastSet=ticks_ago(43))
+people["reset"] = person("reset")
+modify(people["reset"], SET_PASSWORD_TIME, pwdLastSet="0")
+people["expired"] = person("expired")
+modify(people["expired"], SET_PASSWORD_TIME, pwdLastSet=ticks_ago(43))
 people["expiring"] = person("expiring")
 modify(people["expiring"], SET_PASSWORD_TIME, pwdLastSet=ticks_ago(39.5))
 modify(person("locked"), lockoutTime=filetime(time.time()))
@@ -121,7 +123,7 @@ modify(loop_a, member=[people["lola"], loop_b])
 group("admins", members=[people["alice"], loop_b])
 tracers = group(
     "contact_tracers",
-    members=[people[name] for name in ["carol", "both", "zoë", "obrien", "prim", "expiring"]] + [north],
+    members=[people[name] for name in ["carol", "both", "zoë", "obrien", "prim", "expiring", "reset", "expired"]] + [north],
 )
 # The primary group names its members nowhere but in their own entries.
 modify(people["prim"], primaryGroupID=rid(tracers))

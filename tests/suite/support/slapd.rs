@@ -143,6 +143,7 @@ impl Slapd {
             password_checks: 4,
             break_glass: None,
             attributes: Vec::new(),
+            password_rules: config::PasswordRules::default(),
             discovery: None,
             servers: vec![LdapServer {
                 host: Ipv4Addr::LOCALHOST.to_string(),
@@ -180,21 +181,8 @@ impl Slapd {
             LdapTransport::StartTls => ("ldap", true),
             LdapTransport::Plaintext => ("ldap", false),
         };
-        let mut toml = format!(
-            "[directory]\nkind = \"ldap\"\nurls = [\"{scheme}://127.0.0.1:{port}\"]\nstart_tls = {start_tls}\n\
-             ca_file = {authority:?}\nbind_dn = \"{SERVICE_DN}\"\nbind_password_file = {password:?}\n\
-             base_dn = \"ou=people,dc=example,dc=org\"\nuser_attribute = \"uid\"\n\
-             user_filter = \"(objectClass=inetOrgPerson)\"\nsubject_attribute = \"uid\"\n\
-             group_base_dn = \"ou=groups,dc=example,dc=org\"\nnested_groups = true\ntimeout = \"5s\"\n",
-            port = self.port(transport),
-            authority = self.authority_file().display().to_string(),
-            password = self.path("service-password").display().to_string(),
-        );
-        for (name, group) in ROLES {
-            write!(toml, "[[directory.role]]\nname = \"{name}\"\ngroup = \"{group}\"\n")
-                .expect("a string can be written");
-        }
-        toml
+        let port = self.port(transport);
+        section(&format!("{scheme}://127.0.0.1:{port}"), start_tls, self.directory.path())
     }
 
     /// The same, with a second server behind this one; `authorities` is a file that the
@@ -339,6 +327,25 @@ impl Drop for Slapd {
     }
 }
 
+/// The sections `[directory]` and `[[directory.role]]`, as TOML; `folder` is where
+/// [`write_certificates`] wrote.
+pub(crate) fn section(url: &str, start_tls: bool, folder: &Path) -> String {
+    let mut toml = format!(
+        "[directory]\nkind = \"ldap\"\nurls = [\"{url}\"]\nstart_tls = {start_tls}\n\
+         ca_file = {authority:?}\nbind_dn = \"{SERVICE_DN}\"\nbind_password_file = {password:?}\n\
+         base_dn = \"ou=people,dc=example,dc=org\"\nuser_attribute = \"uid\"\n\
+         user_filter = \"(objectClass=inetOrgPerson)\"\nsubject_attribute = \"uid\"\n\
+         group_base_dn = \"ou=groups,dc=example,dc=org\"\nnested_groups = true\ntimeout = \"5s\"\n",
+        authority = folder.join("ca.pem").display().to_string(),
+        password = folder.join("service-password").display().to_string(),
+    );
+    for (name, group) in ROLES {
+        write!(toml, "[[directory.role]]\nname = \"{name}\"\ngroup = \"{group}\"\n")
+            .expect("a string can be written");
+    }
+    toml
+}
+
 fn free_ports() -> (u16, u16) {
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let port = |listener: &TcpListener| listener.local_addr().expect("bound").port();
@@ -393,7 +400,7 @@ rootdn \"{ROOT_DN}\"
 rootpw {ROOT_PASSWORD}
 directory {directory}/db
 index objectClass,uid,member,uniqueMember eq
-access to attrs=userPassword by anonymous auth by * none
+access to attrs=userPassword by self =xw by anonymous auth by * none
 access to * by dn.exact=\"{SERVICE_DN}\" read by self read by anonymous auth by * none
 overlay memberof
 overlay ppolicy

@@ -16,6 +16,8 @@ use super::upstream::Upstream;
 
 pub(crate) const TOKEN_COOKIE: &str = "__Host-bindgate-token";
 pub(crate) const CONTEXT_COOKIE: &str = "__Host-bindgate-context";
+/// Kept at logout.
+pub(crate) const DEVICE_COOKIE: &str = "__Host-bindgate-device";
 
 /// One person for each role.
 pub(crate) const SUPER_ADMIN: &str = "sam";

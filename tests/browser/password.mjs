@@ -1,0 +1,59 @@
+// A password that must be changed: what a person sees, from the link to the page that it
+// leads to. Run by tests/suite/browser.rs.
+
+import assert from "node:assert/strict";
+import process from "node:process";
+import { pathToFileURL } from "node:url";
+
+const { chromium } = await import(pathToFileURL(process.env.PLAYWRIGHT).href);
+const target = `https://gateway.test:${process.env.GATEWAY_PORT}/app/page`;
+const fresh = "a wholly new secret";
+
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: ["--no-sandbox", "--host-resolver-rules=MAP gateway.test 127.0.0.1"],
+});
+
+try {
+  // JavaScript is off: the page must work without.
+  const context = await browser.newContext({ ignoreHTTPSErrors: true, javaScriptEnabled: false });
+  const page = await context.newPage();
+  page.setDefaultTimeout(30_000);
+  const wrongs = [];
+  page.on("console", (message) => {
+    if (/Content Security Policy|Refused to/.test(message.text())) wrongs.push(message.text());
+  });
+
+  await page.goto(target);
+  await page.getByLabel("User name").fill(process.env.LOGIN_NAME);
+  await page.getByLabel("Password").fill(process.env.LOGIN_PASSWORD);
+  await page.keyboard.press("Enter");
+  const alert = page.getByRole("alert");
+  assert.match(await alert.innerText(), /must be changed/);
+  assert.equal(await page.getByLabel("User name").inputValue(), process.env.LOGIN_NAME);
+  await page.setViewportSize({ width: 320, height: 800 });
+  const form = await page.locator("form").boundingBox();
+  assert.ok(form.x >= 0 && form.x + form.width <= 320, JSON.stringify(form));
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT });
+
+  const change = async (old, one, other) => {
+    await page.getByLabel("Old password").fill(old);
+    await page.getByLabel("New password", { exact: true }).fill(one);
+    await page.getByLabel("New password again").fill(other);
+    await page.keyboard.press("Enter");
+  };
+  await change(process.env.LOGIN_PASSWORD, fresh, `${fresh} `);
+  await page.getByText("typed differently").waitFor();
+  await change(process.env.LOGIN_PASSWORD, "passwordpassword", "passwordpassword");
+  await page.getByText("others try first").waitFor();
+  assert.equal(await page.getByLabel("Old password").inputValue(), "", "nothing is kept");
+  await change("not the old one", fresh, fresh);
+  await page.getByText("not right").waitFor();
+  await change(process.env.LOGIN_PASSWORD, fresh, fresh);
+  await page.waitForSelector("#sample");
+  assert.equal(page.url(), target, "the change lands where the link led");
+  assert.ok(!(await page.content()).includes("change_token"));
+  assert.deepEqual(wrongs, []);
+} finally {
+  await browser.close();
+}
