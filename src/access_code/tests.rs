@@ -83,9 +83,9 @@ async fn guards_of_one_name_let_through_at_once_what_one_budget_has() {
             tokio::spawn(async move { guard.reserve(address(number)).await })
         });
         let (mut through, mut refused) = (Vec::new(), 0);
-        for tried in futures_util::future::join_all(tries).await {
-            match tried.unwrap() {
-                Ok(tried) => through.push(tried),
+        for reserved in futures_util::future::join_all(tries).await {
+            match reserved.unwrap() {
+                Ok(counted) => through.push(counted),
                 Err(BudgetError::Spent { .. }) => refused += 1,
                 Err(error) => panic!("{kind}: {error}"),
             }

@@ -85,8 +85,8 @@ impl Attacker {
 
 /// As many codes as may be alive, all of the present length; says which that is.
 async fn fill(site: &Site) -> u8 {
-    let issuer = zoe();
-    let issued = join_all((0..ALIVE).map(|number| site.gateway(number).issue(&issuer, None))).await;
+    let tracer = zoe();
+    let issued = join_all((0..ALIVE).map(|number| site.gateway(number).issue(&tracer, None))).await;
     let digits: BTreeSet<_> = issued.iter().map(|it| it.as_ref().unwrap().code.digits()).collect();
     assert_eq!(digits.len(), 1);
     u8::try_from(*digits.first().unwrap()).unwrap()
