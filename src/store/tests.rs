@@ -64,7 +64,7 @@ async fn stores(test: impl AsyncFn(&Store)) {
 }
 
 /// Reads the news until they are fresh.
-async fn hear(store: &Store) {
+pub(crate) async fn hear(store: &Store) {
     let Some(mut feed) = store.feed() else { return };
     while feed.next().await != News::Complete {}
     feed.settle();
