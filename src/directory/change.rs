@@ -4,10 +4,11 @@
 use ldap3::Scope;
 use tokio::time::timeout;
 
+use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
-use crate::directory::ldap::{Binding, LdapDirectory};
+use crate::directory::ldap::LdapDirectory;
 use crate::directory::outcome::Outcome;
 use crate::directory::password_modify::{Changed, PasswordChange};
 use crate::directory::{Account, DirectoryError, Operation, Rejection, VerifyError};
@@ -126,7 +127,7 @@ impl LdapDirectory {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
         let old = credentials.password();
-        let alone = binding.sent(self.pool.bind_alone(&entry.dn, old)).await?;
+        let alone = self.pool.bind_alone(&entry.dn, old, binding).await?;
         match self.in_the_light_of(&entry, alone.answer.outcome).await? {
             Outcome::Accepted(_) | Outcome::ChangeRequired(_) => {}
             Outcome::Barred(bar) => return Err(VerifyError::AccountUnavailable(bar).into()),

@@ -1,7 +1,6 @@
 //! An LDAP directory: finds the entry, asks it whether the password is right, and
 //! only then who it is and in which role.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ldap3::Scope;
@@ -11,6 +10,7 @@ use crate::ambient::Entropy;
 use crate::config::{self, Lockout};
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
+use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
@@ -43,31 +43,6 @@ pub(super) struct LdapDirectory {
     lockouts: Lockouts,
     pub(super) timeout: Duration,
     pub(super) pool: Pool,
-}
-
-/// Whether a server has a password and has not answered: it may have counted it as wrong.
-#[derive(Default)]
-pub(super) struct Binding(AtomicBool);
-
-impl Binding {
-    /// Sends a bind.
-    pub(super) async fn sent<T>(
-        &self,
-        bind: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
-        self.0.store(true, Ordering::Relaxed);
-        let answer = bind.await;
-        self.0.store(false, Ordering::Relaxed);
-        answer.map_err(|error| match error {
-            DirectoryError::Lost => DirectoryError::BindUnanswered,
-            error => error,
-        })
-    }
-
-    /// Why the whole was not done in time.
-    pub(super) fn timed_out(self) -> DirectoryError {
-        if self.0.into_inner() { DirectoryError::BindUnanswered } else { DirectoryError::Timeout }
-    }
 }
 
 impl LdapDirectory {
@@ -144,7 +119,7 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
-        let answer = binding.sent(self.pool.bind(&entry.dn, credentials.password())).await?;
+        let answer = self.pool.bind(&entry.dn, credentials.password(), binding).await?;
         match self.in_the_light_of(&entry, answer.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {

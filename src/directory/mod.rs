@@ -9,6 +9,7 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod binding;
 mod breaker;
 mod chain;
 mod change;

@@ -14,6 +14,7 @@ use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::DirectoryError;
 use crate::directory::bind::BindAnswer;
+use crate::directory::binding::Binding;
 use crate::directory::breaker::Trial;
 use crate::directory::connection::{Found, Search};
 use crate::directory::discovery::{Discovery, Listed};
@@ -177,15 +178,16 @@ impl Pool {
 
     /// Asks whether `password` is that of `dn`. Exactly one bind is sent: a second
     /// one would count twice against the account. Only before it is sent may another
-    /// server be taken instead.
+    /// server be taken instead. `binding` learns when it is.
     pub(super) async fn bind(
         &self,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
         let servers = self.servers().await?;
         let (choice, seat) = take_seat(&servers).await?;
-        choice.server.bind(seat, dn, password).await
+        choice.server.bind(seat, dn, password, binding).await
     }
 
     /// Binds as [`Self::bind`] does, on a connection that the caller may go on with.
@@ -193,10 +195,11 @@ impl Pool {
         &self,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<Alone, DirectoryError> {
         let servers = self.servers().await?;
         let (choice, seat) = take_seat(&servers).await?;
-        let answer = choice.server.bind_alone(&seat, dn, password).await?;
+        let answer = choice.server.bind_alone(&seat, dn, password, binding).await?;
         Ok(Alone { answer, server: Arc::clone(choice.server), seat })
     }
 

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::bind::BindAnswer;
+use crate::directory::binding::Binding;
 use crate::directory::breaker::{Breaker, Failure, Trial};
 use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::endpoint::Endpoint;
@@ -193,9 +194,9 @@ impl Server {
         seat: Seat,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
-        let bind = seat.connection.bind(dn, password);
-        let answer = self.observe(Operation::UserBind, bind).await?;
+        let answer = self.bind_alone(&seat, dn, password, binding).await?;
         if answer.plain && seat.connection.is_usable() {
             self.idle().push(Idle { connection: seat.connection, since: Instant::now() });
         }
@@ -208,8 +209,10 @@ impl Server {
         seat: &Seat,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
-        self.observe(Operation::UserBind, seat.connection.bind(dn, password)).await
+        let bind = binding.sent(seat.connection.bind(dn, password));
+        self.observe(Operation::UserBind, bind).await
     }
 
     /// Asks for a change of password, on a connection that is fit for it; once only.
