@@ -115,7 +115,12 @@ impl LdapDirectory {
     ) -> Result<Option<Subject>, ChangeError> {
         let binding = Binding::default();
         let work = self.change_at_leisure((credentials, new), found, &binding);
-        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
+        let changed = timeout(self.timeout, work).await;
+        let changed = changed.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));
+        changed.map_err(|error| match error {
+            ChangeError::Login(error) => ChangeError::Login(binding.weighed(error)),
+            objected @ ChangeError::Objected(_) => objected,
+        })
     }
 
     async fn change_at_leisure(

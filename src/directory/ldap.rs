@@ -92,7 +92,9 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let binding = Binding::default();
         let work = self.verify_at_leisure(credentials, found, &binding);
-        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
+        let verified = timeout(self.timeout, work).await;
+        let verified = verified.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));
+        verified.map_err(|error| binding.weighed(error))
     }
 
     pub(super) async fn lockout(&self) -> Option<Lockout> {
@@ -155,12 +157,17 @@ impl LdapDirectory {
         outcome: Outcome,
     ) -> Result<Outcome, DirectoryError> {
         let Some(active_directory) = &self.active_directory else { return Ok(outcome) };
-        let domain = active_directory.domain(&self.pool).await?;
+        // Not for a password that was refused: the directory has counted it, whatever
+        // becomes of a further question.
+        let now = match outcome {
+            Outcome::Accepted(_) => active_directory.domain(&self.pool).await?.now(),
+            _ => None,
+        };
         let state = Account::read(entry);
         if state.needs_no_password() {
             tracing::warn!(account = entry.dn, "the directory asks no password of an account");
         }
-        Ok(state.judge(outcome, domain.now()))
+        Ok(state.judge(outcome, now))
     }
 
     /// The one entry with the login name. A name without entry is rejected without a
@@ -248,3 +255,6 @@ impl From<DirectoryError> for VerifyError {
         Self::Unavailable(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -162,7 +162,7 @@ impl Directory {
         // Known to be down, it is not told the password of an emergency account.
         if !self.is_down() {
             match self.ask(credentials, found).await {
-                Err(VerifyError::Unavailable(error)) => {
+                Err(VerifyError::Unavailable(error) | VerifyError::Unjudged(error)) => {
                     tracing::warn!(%error, "the directory cannot answer for an emergency account");
                 }
                 answer => return answer,
@@ -181,7 +181,8 @@ impl Directory {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
             Kind::File(file) => file.verify(credentials, found).await,
         };
-        let is_silent = matches!(verified, Err(VerifyError::Unavailable(_)));
+        let is_silent = 
+            matches!(verified, Err(VerifyError::Unavailable(_) | VerifyError::Unjudged(_)));
         *self.doubt() = (is_silent && self.is_up()).then(Instant::now);
         verified
     }

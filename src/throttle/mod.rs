@@ -236,8 +236,8 @@ impl Attempt {
         self.give_back(|_| true).await;
     }
 
-    /// The directory was asked and did not answer. It may have counted a failure, so
-    /// that the account's stays counted where the directory locks accounts.
+    /// The directory was told the password and did not judge it. It may have counted a
+    /// failure, so that the account's stays counted where the directory locks accounts.
     pub async fn unanswered(self) {
         let locks = self.inner.lockout().is_none_or(|lockout| lockout.threshold > 0);
         self.give_back(|window| !locks || window.family == WindowFamily::Address).await;
