@@ -56,6 +56,8 @@ enum Trick {
     EntriesWithoutEnd,
     Busy,
     Unavailable,
+    /// Honest, but slow.
+    Late,
 }
 
 const TRICKS: [Trick; 13] = [
@@ -217,6 +219,10 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
             let code = if matches!(trick, Trick::Busy) { 51 } else { 52 };
             message(id, operation, &[0x0a, 1, code, 4, 0, 4, 0])
         }
+        Trick::Late => {
+            sleep(DEADLINE / 4).await;
+            honest(id, step)
+        }
         Trick::EntriesWithoutEnd => loop {
             stream.write_all(&entry(id, ALICE).repeat(100)).await.ok()?;
         },
@@ -345,6 +351,26 @@ async fn turn_elsewhere(step: Step, trick: Trick) {
         }
         _ => panic!("{step:?} {trick:?}: {outcome:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_server_for_whose_binds_many_wait_is_not_taken_for_a_dead_one() {
+    let start = || Hostile::start(Step::UserBind, Trick::Late);
+    let (busy, other) = (start().await, start().await);
+    let mut config = busy.config();
+    config.servers.extend(other.config().servers);
+    config.bind_connections = 1;
+    let directory = Arc::new(directory(&config));
+    let mut logins = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let directory = Arc::clone(&directory);
+        logins.spawn(async move { login(&directory, "alice", PASSWORD).await.is_ok() });
+    }
+    let outcomes = logins.join_all().await;
+    // One after the other: some have waited until hardly any time was left.
+    assert!(outcomes.contains(&true) && outcomes.contains(&false), "{outcomes:?}");
+    login(&directory, "alice", PASSWORD).await.expect("it answers");
+    assert_eq!(other.shared.user_binds.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
