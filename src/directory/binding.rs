@@ -2,32 +2,71 @@
 //! outcome knows whether the directory may have counted a wrong one. Knows no connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::directory::bind::BindAnswer;
 use crate::directory::{DirectoryError, VerifyError};
 
-/// Whether the directory may have counted the try as a wrong password: from the moment
-/// that a bind is sent, until an answer says that the password is right.
-#[derive(Default)]
-pub(super) struct Binding(AtomicBool);
+/// Where a try is.
+pub(super) struct Binding {
+    /// From when on it is too late to begin.
+    last_call: Instant,
+    /// Others' binds have to end first.
+    waits: AtomicBool,
+    /// The directory may have counted it as a wrong password: from the moment that a bind
+    /// is sent, until an answer says that the password is right.
+    is_sent: AtomicBool,
+}
 
 impl Binding {
+    /// A try that begins now and has so much time.
+    pub(super) fn within(time: Duration) -> Self {
+        let (waits, is_sent) = Default::default();
+        Self { last_call: Instant::now() + time * 9 / 10, waits, is_sent }
+    }
+
+    /// Waits until it is this one's turn.
+    ///
+    /// # Errors
+    /// When hardly any time is left by then: whoever sends a password and does not wait
+    /// for the answer has a failure counted for nothing.
+    pub(super) async fn waits<T>(
+        &self,
+        turn: impl Future<Output = T>,
+    ) -> Result<T, DirectoryError> {
+        self.waits.store(true, Ordering::Relaxed);
+        let turn = turn.await;
+        if Instant::now() >= self.last_call {
+            return Err(DirectoryError::Busy);
+        }
+        self.waits.store(false, Ordering::Relaxed);
+        Ok(turn)
+    }
+
     /// Sends a bind; what goes before it, as waiting for a connection, is no part of this.
     pub(super) async fn sent(
         &self,
         bind: impl Future<Output = Result<BindAnswer, DirectoryError>>,
     ) -> Result<BindAnswer, DirectoryError> {
-        self.0.store(true, Ordering::Relaxed);
+        self.is_sent.store(true, Ordering::Relaxed);
         let answer = bind.await?;
-        self.0.store(!answer.outcome.proves_the_password(), Ordering::Relaxed);
+        let is_open = !answer.outcome.proves_the_password();
+        self.is_sent.store(is_open, Ordering::Relaxed);
         Ok(answer)
     }
 
     /// What an error means for the try.
     pub(super) fn weighed(&self, error: VerifyError) -> VerifyError {
         match error {
-            VerifyError::Unavailable(error) if self.0.load(Ordering::Relaxed) => {
+            VerifyError::Unavailable(error) if self.is_sent.load(Ordering::Relaxed) => {
                 VerifyError::Unjudged(error)
+            }
+            VerifyError::Unavailable(DirectoryError::Timeout)
+                if self.waits.load(Ordering::Relaxed) =>
+            {
+                DirectoryError::Busy.into()
             }
             error => error,
         }
@@ -36,10 +75,16 @@ impl Binding {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
     use super::Binding;
     use crate::directory::bind::BindAnswer;
     use crate::directory::outcome::{Bar, Change, Outcome, Rejection};
     use crate::directory::{DirectoryError, VerifyError};
+
+    const TIME: Duration = Duration::from_secs(5);
 
     fn may_be_counted(binding: &Binding) -> bool {
         match binding.weighed(DirectoryError::Timeout.into()) {
@@ -58,7 +103,8 @@ mod tests {
             (Outcome::Rejected(Rejection::WrongPassword), true),
             (Outcome::Rejected(Rejection::Locked), true),
         ] {
-            let binding = Binding::default();
+            let binding = Binding::within(TIME);
+            binding.waits(async {}).await.unwrap();
             assert!(!may_be_counted(&binding), "nothing is sent");
             let answer = async {
                 assert!(may_be_counted(&binding), "it is on its way");
@@ -69,9 +115,19 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn whose_turn_comes_too_late_sends_nothing() {
+        let binding = Binding::within(TIME);
+        assert!(binding.waits(sleep(TIME / 2)).await.is_ok());
+        let late = binding.waits(sleep(TIME / 2)).await;
+        assert!(matches!(late, Err(DirectoryError::Busy)));
+        let whole = binding.weighed(DirectoryError::Timeout.into());
+        assert!(matches!(whole, VerifyError::Unavailable(DirectoryError::Busy)));
+    }
+
     #[tokio::test]
     async fn a_bind_without_an_outcome_may_be_counted() {
-        let binding = Binding::default();
+        let binding = Binding::within(TIME);
         let odd = DirectoryError::Protocol("an answer");
         assert!(binding.sent(async { Err(odd) }).await.is_err());
         assert!(may_be_counted(&binding));

@@ -113,7 +113,7 @@ impl LdapDirectory {
         new: &Secret<String>,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Option<Subject>, ChangeError> {
-        let binding = Binding::default();
+        let binding = Binding::within(self.timeout);
         let work = self.change_at_leisure((credentials, new), found, &binding);
         let changed = timeout(self.timeout, work).await;
         let changed = changed.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));

@@ -48,6 +48,9 @@ pub enum DirectoryError {
     /// There was no answer within `directory.timeout`.
     #[error("no answer in time")]
     Timeout,
+    /// Every connection for binds was taken, until no time was left.
+    #[error("no bind connection was free in time")]
+    Busy,
     /// DNS did not say where the servers of the domain are.
     #[error("cannot find the domain's servers: {0}")]
     Discovery(String),
@@ -136,6 +139,7 @@ impl DirectoryError {
             | Self::Protocol(_) => true,
             Self::Refused { code, .. } => CODES_OF_THE_SERVER.contains(code),
             Self::Configuration(_)
+            | Self::Busy
             | Self::AllDown
             | Self::TooManyGroups
             | Self::TooManyEntries
@@ -145,12 +149,19 @@ impl DirectoryError {
         }
     }
 
+    /// Whether nobody answered; not when somebody did, however little we like the answer,
+    /// nor when only we were too busy to ask.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::AllDown) || self.is_of_the_server()
+    }
+
     /// The label of metrics and audit records.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
+            Self::Busy => "busy",
             Self::Discovery(_) => "discovery",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",

@@ -90,7 +90,7 @@ impl LdapDirectory {
         credentials: &Credentials,
         found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        let binding = Binding::default();
+        let binding = Binding::within(self.timeout);
         let work = self.verify_at_leisure(credentials, found, &binding);
         let verified = timeout(self.timeout, work).await;
         let verified = verified.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));

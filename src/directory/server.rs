@@ -175,13 +175,13 @@ impl Server {
     }
 
     /// A connection to bind on, as soon as one of the limited number is free.
-    pub(super) async fn seat(&self) -> Result<Seat, DirectoryError> {
+    pub(super) async fn seat(&self, binding: &Binding) -> Result<Seat, DirectoryError> {
         let slots = Arc::clone(&self.bind_slots);
         let slot = if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
             slot
         } else {
             self.meter.bind_waits();
-            slots.acquire_owned().await.map_err(|_| DirectoryError::Lost)?
+            binding.waits(slots.acquire_owned()).await?.map_err(|_| DirectoryError::Lost)?
         };
         let connection = match self.take_idle() {
             Some(connection) => connection,

@@ -178,6 +178,7 @@ async fn verify_and_open(
     if is_emergency {
         // It is one of ours, so that nobody typed a password into the name field.
         account = Some(credentials.folded_name());
+        attempt.leave_account();
     }
     let (refusal, outcome) = match verified {
         Ok(person) => {

@@ -224,6 +224,14 @@ impl Attempt {
         Ok(())
     }
 
+    /// It is somebody else who logs in than the account that was found, which may have been
+    /// tried all the same: there the try stays counted, and no device becomes known.
+    pub fn leave_account(&mut self) {
+        if let Some(account) = self.account.take() {
+            self.windows.retain(|window| window.key != account);
+        }
+    }
+
     /// The password was right: this try was no failure. Earlier ones stay counted.
     pub async fn succeeded(self) -> Remembering {
         self.give_back(|_| true).await;

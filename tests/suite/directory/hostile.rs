@@ -11,6 +11,7 @@ use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
 use bindgate::directory::{DirectoryError, Rejection, VerifyError};
 use bindgate::identity::Role;
 use bindgate::secret::Secret;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::{directory, login};
 use crate::support::eventually;
 use crate::support::slapd::PASSWORD;
+use crate::support::users::{Person, users_toml};
 use crate::support::world::{World, log_in};
 
 const ALICE: &[u8] = b"uid=alice,ou=people,dc=x";
@@ -54,8 +56,8 @@ enum Trick {
     AnswerToAnotherOperation,
     TextThatIsNone,
     EntriesWithoutEnd,
-    Busy,
-    Unavailable,
+    /// Answers with this result code.
+    Says(u8),
     /// Honest, but slow.
     Late,
 }
@@ -72,8 +74,8 @@ const TRICKS: [Trick; 13] = [
     Trick::AnswerToAnotherOperation,
     Trick::TextThatIsNone,
     Trick::EntriesWithoutEnd,
-    Trick::Busy,
-    Trick::Unavailable,
+    Trick::Says(51),
+    Trick::Says(52),
 ];
 
 /// A server that knows alice, an admin, and misbehaves as long as it is told to.
@@ -214,9 +216,8 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
             let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
             message(id, operation, b"\x0a\x01\x00\x04\x01\xff\x04\x01\xfe")
         }
-        Trick::Busy | Trick::Unavailable => {
+        Trick::Says(code) => {
             let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
-            let code = if matches!(trick, Trick::Busy) { 51 } else { 52 };
             message(id, operation, &[0x0a, 1, code, 4, 0, 4, 0])
         }
         Trick::Late => {
@@ -364,11 +365,17 @@ async fn a_server_for_whose_binds_many_wait_is_not_taken_for_a_dead_one() {
     let mut logins = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let directory = Arc::clone(&directory);
-        logins.spawn(async move { login(&directory, "alice", PASSWORD).await.is_ok() });
+        logins.spawn(async move { login(&directory, "alice", PASSWORD).await });
     }
     let outcomes = logins.join_all().await;
-    // One after the other: some have waited until hardly any time was left.
-    assert!(outcomes.contains(&true) && outcomes.contains(&false), "{outcomes:?}");
+    assert!(outcomes.iter().any(Result::is_ok), "{outcomes:?}");
+    // One after the other: some have waited until no time was left, and were not tried.
+    let in_vain = |outcome: &&Result<_, _>| {
+        matches!(outcome, Err(VerifyError::Unavailable(DirectoryError::Busy)))
+    };
+    let in_vain = outcomes.iter().filter(in_vain).count();
+    let tried = busy.shared.user_binds.load(Ordering::SeqCst);
+    assert!(in_vain > 0 && tried + in_vain <= outcomes.len(), "{tried}: {outcomes:?}");
     login(&directory, "alice", PASSWORD).await.expect("it answers");
     assert_eq!(other.shared.user_binds.load(Ordering::SeqCst), 0);
 }
@@ -390,9 +397,10 @@ async fn nothing_runs_on_after_a_login_that_failed() {
     }
 }
 
-/// A gateway that asks this server.
+/// A gateway that asks this server, to which every name is alice's; one is that of an
+/// emergency account.
 async fn gateway_before(server: &Hostile) -> World {
-    let section = format!(
+    let mut section = format!(
         "[directory]\nkind = \"ldap\"\nurls = [\"ldap://127.0.0.1:{}\"]\nallow_plaintext = true\n\
          bind_dn = \"cn=service\"\nbind_password = \"service\"\nbase_dn = \"ou=people,dc=x\"\n\
          group_base_dn = \"ou=groups,dc=x\"\ntimeout = \"1s\"\n[[directory.role]]\n\
@@ -400,6 +408,9 @@ async fn gateway_before(server: &Hostile) -> World {
         server.port
     );
     World::with(|setup| {
+        setup.write("emergency.toml", &users_toml(&[EMERGENCY]));
+        let file = setup.path("emergency.toml").display().to_string();
+        section += &format!("[directory.break_glass]\nusers_file = {file:?}\n");
         setup.directory(&section);
         setup.routes(
             "[[route]]\npath = \"/app/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n",
@@ -410,6 +421,33 @@ async fn gateway_before(server: &Hostile) -> World {
         setup.set("throttle", "refusal_after", "\"1ms\"");
     })
     .await
+}
+
+const EMERGENCY: Person<'static> =
+    Person { name: "ops", password: "sealed in an envelope", roles: "\"admin\"", more: "" };
+
+#[tokio::test]
+async fn an_answer_that_is_no_outage_opens_no_emergency_account() {
+    for (step, trick, status) in [
+        (Step::UserBind, Trick::Says(80), 503),
+        // The password is right, and there are too many groups.
+        (Step::GroupSearch, Trick::EntriesWithoutEnd, 503),
+        (Step::UserBind, Trick::Says(52), 200),
+        (Step::UserBind, Trick::Silence, 200),
+    ] {
+        let server = Hostile::start(step, trick).await;
+        let world = gateway_before(&server).await;
+        let client = world.client();
+        let reason = "the directory burns";
+        let body = json!({
+            "username": EMERGENCY.name, "password": EMERGENCY.password, "reason": reason,
+        });
+        let answer = client.post("/auth/login").own_page().json(&body).send().await;
+        assert_eq!(answer.status, status, "{step:?} {trick:?}: {answer:?}");
+        let page = world.client().get("/auth/").navigation().send().await;
+        let asks = page.text().contains("name=\"reason\"");
+        assert_eq!(asks, status == 200, "{step:?} {trick:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
