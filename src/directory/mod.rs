@@ -32,6 +32,7 @@ mod lockout;
 mod membership;
 mod meter;
 mod nested;
+mod others;
 mod outcome;
 mod password_modify;
 mod password_rules;
