@@ -400,7 +400,7 @@ async fn nothing_runs_on_after_a_login_that_failed() {
 /// A gateway that asks this server, to which every name is alice's; one is that of an
 /// emergency account.
 async fn gateway_before(server: &Hostile) -> World {
-    let mut section = format!(
+    let section = format!(
         "[directory]\nkind = \"ldap\"\nurls = [\"ldap://127.0.0.1:{}\"]\nallow_plaintext = true\n\
          bind_dn = \"cn=service\"\nbind_password = \"service\"\nbase_dn = \"ou=people,dc=x\"\n\
          group_base_dn = \"ou=groups,dc=x\"\ntimeout = \"1s\"\n[[directory.role]]\n\
@@ -410,8 +410,8 @@ async fn gateway_before(server: &Hostile) -> World {
     World::with(|setup| {
         setup.write("emergency.toml", &users_toml(&[EMERGENCY]));
         let file = setup.path("emergency.toml").display().to_string();
-        section += &format!("[directory.break_glass]\nusers_file = {file:?}\n");
-        setup.directory(&section);
+        let emergency = format!("[directory.break_glass]\nusers_file = {file:?}\n");
+        setup.directory(&(section + &emergency));
         setup.routes(
             "[[route]]\npath = \"/app/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n",
         );
