@@ -93,15 +93,15 @@ impl From<DirectoryError> for ChangeError {
 
 impl LdapDirectory {
     /// What can be said of a new password before anybody is asked.
-    pub(super) fn judge_new(
+    pub(super) async fn judge_new(
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), ChangeError> {
         if new.expose() == credentials.password().expose() {
-            return Err(Objection::Unchanged);
+            return Err(ChangeError::Objected(Objection::Unchanged));
         }
-        self.password_rules.judge(new, [credentials.name()])
+        self.password_rules.judge(new, [credentials.name()]).await
     }
 
     /// Changes a password within `directory.timeout`. One bind is sent, with the old
@@ -135,7 +135,7 @@ impl LdapDirectory {
         // Only now, as the answer tells something of the entry.
         let names = self.names_of(&entry, &account).await?;
         let names = names.iter().map(String::as_str).chain([credentials.name()]);
-        self.password_rules.judge(new, names).map_err(ChangeError::Objected)?;
+        self.password_rules.judge(new, names).await?;
         let unicode_of = self.active_directory.is_some().then_some(entry.dn.as_str());
         let change = PasswordChange { old, new, unicode_of };
         let changed = if unicode_of.is_some() && !alone.is_encrypted() {

@@ -206,14 +206,14 @@ impl Directory {
     /// owner's names but for the login name are judged later, by `change`.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn judge_new(
+    /// What is wrong with it; `Unavailable` when too many others are being judged.
+    pub async fn judge_new(
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), ChangeError> {
         match &self.kind {
-            Kind::Ldap(ldap) => ldap.judge_new(credentials, new),
+            Kind::Ldap(ldap) => ldap.judge_new(credentials, new).await,
             Kind::File(_) => Ok(()),
         }
     }

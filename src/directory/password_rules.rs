@@ -3,12 +3,20 @@
 //! names (NIST SP 800-63B-4 section 3.1.1.2). `zxcvbn` is named nowhere else, and gets
 //! little at a time: whoever asks may make us judge a password.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use zxcvbn::matching::Match;
 use zxcvbn::matching::patterns::MatchPattern;
 use zxcvbn::{Score, zxcvbn};
 
 use crate::config;
-use crate::directory::change::Objection;
+use crate::directory::DirectoryError;
+use crate::directory::change::{ChangeError, Objection};
+use crate::metrics::Metrics;
 use crate::secret::Secret;
 
 /// Shorter names would forbid too much.
@@ -39,36 +47,71 @@ const AMBIGUOUS: &str = "1|7";
 /// The most readings that it is left to try: more than digits alone have.
 const READINGS_MAX: usize = 128;
 
-/// The rules of the configuration.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PasswordRules(config::PasswordRules);
+/// The rules of the configuration, and how many passwords are held against them at a time.
+pub(super) struct PasswordRules {
+    rules: config::PasswordRules,
+    turns: Arc<Semaphore>,
+    /// How long one waits for its turn.
+    patience: Duration,
+    metrics: Metrics,
+}
 
 impl PasswordRules {
-    pub(super) const fn new(config: config::PasswordRules) -> Self {
-        Self(config)
+    pub(super) fn new(
+        rules: config::PasswordRules,
+        (checks, patience): (usize, Duration),
+        metrics: &Metrics,
+    ) -> Self {
+        let turns = Arc::new(Semaphore::new(checks));
+        Self { rules, turns, patience, metrics: metrics.clone() }
     }
 
-    /// Judges a new password by itself and against the names of whose it will be.
-    pub(super) fn judge<'n>(
+    /// Judges a new password by itself and against the names of whose it will be, where
+    /// nothing else waits.
+    ///
+    /// # Errors
+    /// What is wrong with it; `Unavailable` when too many others are being judged.
+    pub(super) async fn judge<'n>(
         &self,
         new: &Secret<String>,
         names: impl IntoIterator<Item = &'n str>,
-    ) -> Result<(), Objection> {
-        let rules = self.0;
-        let password = new.expose().as_str();
-        let length = password.chars().count();
-        if length < rules.length_min {
-            return Err(Objection::TooShort);
-        }
-        if length > rules.length_max {
-            return Err(Objection::TooLong);
-        }
-        if is_weak(password, rules.banned_list, rules.score_min) {
-            return Err(Objection::Common);
-        }
-        if is_little_but_names(password, &words(names)) {
-            return Err(Objection::Name);
-        }
+    ) -> Result<(), ChangeError> {
+        let (rules, words) = (self.rules, words(names));
+        judge_length(rules, new.expose()).map_err(ChangeError::Objected)?;
+        let waiting = Arc::clone(&self.turns).acquire_owned();
+        let Ok(Ok(turn)) = timeout(self.patience, waiting).await else {
+            self.metrics.limit_hits("password_checks").inc();
+            return Err(DirectoryError::Timeout.into());
+        };
+        let new = new.clone();
+        let judging = spawn_blocking(move || {
+            let judged = judge(rules, new.expose(), &words);
+            drop(turn);
+            judged
+        });
+        let judged = judging.await.map_err(|_| DirectoryError::Protocol("a new password"))?;
+        judged.map_err(ChangeError::Objected)
+    }
+}
+
+fn judge_length(rules: config::PasswordRules, password: &str) -> Result<(), Objection> {
+    let length = password.chars().count();
+    if length < rules.length_min {
+        Err(Objection::TooShort)
+    } else if length > rules.length_max {
+        Err(Objection::TooLong)
+    } else {
+        Ok(())
+    }
+}
+
+/// Judges what is of a proper length.
+fn judge(rules: config::PasswordRules, password: &str, words: &[String]) -> Result<(), Objection> {
+    if is_weak(password, rules.banned_list, rules.score_min) {
+        Err(Objection::Common)
+    } else if is_little_but_names(password, words) {
+        Err(Objection::Name)
+    } else {
         Ok(())
     }
 }
@@ -209,18 +252,25 @@ fn letters_for_digits(text: &str, one: char) -> String {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::poll;
     use proptest::prelude::{any, proptest};
     use tokio::time::Instant;
 
-    use super::{LOOKED_AT_CHARS, PasswordRules, READINGS_MAX, ends, readable, readings, repeated};
+    use super::{
+        LOOKED_AT_CHARS, PasswordRules, READINGS_MAX, ends, judge_length, readable, readings,
+        repeated, words,
+    };
     use crate::config;
-    use crate::directory::change::Objection;
+    use crate::directory::change::{ChangeError, Objection};
+    use crate::directory::{DirectoryError, VerifyError};
+    use crate::metrics::Metrics;
     use crate::secret::Secret;
 
     const NAMES: [&str; 4] = ["alice", "Smith, Alice", "alice.smith@example.org", "Al"];
 
     fn judge(rules: config::PasswordRules, password: &str) -> Result<(), Objection> {
-        PasswordRules::new(rules).judge(&Secret::new(password.to_owned()), NAMES)
+        judge_length(rules, password)?;
+        super::judge(rules, password, &words(NAMES))
     }
 
     fn usual(password: &str) -> Result<(), Objection> {
@@ -321,6 +371,34 @@ mod tests {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
 
+    fn rules(metrics: &Metrics) -> PasswordRules {
+        PasswordRules::new(config::PasswordRules::default(), (1, Duration::from_secs(5)), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_password_is_judged_where_nothing_else_waits() {
+        let rules = rules(&Metrics::new().unwrap());
+        let new = Secret::new(SIGNS_OF_ALL_LETTERS.repeat(12));
+        let mut judging = Box::pin(rules.judge(&new, NAMES));
+        assert!(poll!(&mut judging).is_pending(), "it is judged on this thread");
+        judging.await.unwrap();
+        let short = Secret::new("short".to_owned());
+        let judged = rules.judge(&short, NAMES).await;
+        assert!(matches!(judged, Err(ChangeError::Objected(Objection::TooShort))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_password_that_gets_no_turn_in_time_is_not_judged_and_counted() {
+        let metrics = Metrics::new().unwrap();
+        let rules = rules(&metrics);
+        let turn = rules.turns.acquire().await.unwrap();
+        let late = rules.judge(&Secret::new("a wholly new secret".to_owned()), NAMES).await;
+        let unavailable = VerifyError::Unavailable(DirectoryError::Timeout);
+        assert_eq!(late.unwrap_err().to_string(), unavailable.to_string());
+        assert_eq!(metrics.limit_hits("password_checks").get(), 1);
+        drop(turn);
+    }
+
     proptest! {
         #[test]
         fn what_is_looked_up_is_short_and_has_few_readings(password in ".{0,300}|[!-@\\[{|]{0,60}") {
@@ -337,7 +415,7 @@ mod tests {
         #[test]
         fn no_password_and_no_name_panics(password in any::<String>(), name in any::<String>()) {
             let rules = config::PasswordRules { length_min: 8, score_min: 1, ..Default::default() };
-            let _ = PasswordRules::new(rules).judge(&Secret::new(password), [name.as_str()]);
+            let _ = super::judge(rules, &password, &words([name.as_str()]));
         }
     }
 }

@@ -129,10 +129,14 @@ impl Changing {
         let begun = services.throttle.begin(&name, address, device.as_ref()).await;
         let attempt = begun.map_err(not_counted)?;
         // Before the directory, as every try there may cost a login that the person has left.
-        let judged = directory.judge_new(&credentials, renewed.password());
+        let judged = directory.judge_new(&credentials, renewed.password()).await;
         let ready = match judged {
             Ok(()) => spend(services, ticket.as_ref()).await,
-            Err(objection) => Err(objection.into()),
+            Err(ChangeError::Objected(objection)) => Err(objection.into()),
+            Err(ChangeError::Login(error)) => {
+                let (refusal, outcome) = turned_away(error, attempt, None).await;
+                return Err(Unchanged::new(refusal, outcome));
+            }
         };
         if let Err(unchanged) = ready {
             attempt.withdraw().await;
