@@ -127,7 +127,12 @@ impl Changing {
         // Counted before anybody is asked.
         let name = credentials.folded_name();
         let begun = services.throttle.begin(&name, address, device.as_ref()).await;
-        let attempt = begun.map_err(not_counted)?;
+        let mut attempt = begun.map_err(not_counted)?;
+        // Nobody has proved anything yet.
+        if let Err(denied) = attempt.costs().await {
+            attempt.withdraw().await;
+            return Err(not_counted(denied));
+        }
         // Before the directory, as every try there may cost a login that the person has left.
         let judged = directory.judge_new(&credentials, renewed.password()).await;
         let ready = match judged {
@@ -139,7 +144,7 @@ impl Changing {
             }
         };
         if let Err(unchanged) = ready {
-            attempt.withdraw().await;
+            attempt.untried().await;
             return Err(unchanged);
         }
         let passwords = (&credentials, &renewed);

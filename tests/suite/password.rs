@@ -310,6 +310,31 @@ async fn a_wrong_old_password_counts_as_a_failed_login() {
 }
 
 #[tokio::test]
+async fn what_is_refused_before_the_old_password_is_tried_counts_for_the_address_alone() {
+    let world = World::with(|setup| {
+        setup.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]");
+        setup.set("throttle", "login_per_address", "\"3 per 5m\"");
+        setup.set("throttle", "login_per_user", "\"1 per 15m\"");
+    })
+    .await;
+    let client = world.client();
+    let change = async |from: &str, new: &str| {
+        let body = json!({ "username": TRACER, "old_password": WRONG, "new_password": new });
+        let call = client.post("/auth/password").own_page().header("x-forwarded-for", from);
+        call.json(&body).send().await
+    };
+    for (new, reason) in
+        [("short", "too_short"), ("aaaaaaaaaaaaaaaaaaaa", "common"), ("carol carol carol", "name")]
+    {
+        expect_refused(&change("192.0.2.1", new).await, reason);
+    }
+    change("192.0.2.1", "short").await.expect(429, "TooManyAttempts");
+    // The account has not failed yet.
+    change("192.0.2.2", NEW).await.expect(401, "InvalidCredentials");
+    change("192.0.2.3", NEW).await.expect(429, "TooManyAttempts");
+}
+
+#[tokio::test]
 async fn a_new_password_means_a_new_session_and_the_end_of_all_others() {
     let world = World::start().await;
     newcomer(&shared_slapd(), "xenia", "");
