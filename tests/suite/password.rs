@@ -377,6 +377,27 @@ async fn a_change_is_refused_to_other_sites_and_to_malformed_requests() {
 }
 
 #[tokio::test]
+async fn a_change_token_is_for_the_account_that_it_was_issued_for() {
+    let world = World::start().await;
+    newcomer(&shared_slapd(), "ines", RESET);
+    let client = world.client();
+    let token = change_token(&client, "ines").await;
+    let renamed = |from: &str, to: &str| {
+        let people = "ou=people,dc=example,dc=org";
+        shared_slapd().ldapmodify(&format!(
+            "dn: {from},{people}\nchangetype: modrdn\nnewrdn: {to}\ndeleteoldrdn: 0\n"
+        ));
+    };
+    renamed("uid=ines", "cn=Somebody Else");
+    by_token(&client, &token, PASSWORD, NEW).await.expect(401, "InvalidToken");
+    by_token(&client, &token, WRONG, NEW).await.expect(401, "InvalidToken");
+    expect_outcomes(&world, &["token_of_another", "token_of_another"]).await;
+    // It was given back, and no password was tried.
+    renamed("cn=Somebody Else", "uid=ines");
+    by_token(&client, &token, PASSWORD, NEW).await.expect_status(200);
+}
+
+#[tokio::test]
 async fn neither_passwords_nor_change_tokens_stand_in_log_metrics_or_audit() {
     let world = World::with(|setup| {
         setup.set("telemetry", "log_level", "\"trace\"");
