@@ -224,7 +224,7 @@ impl Directory {
     ///
     /// # Errors
     /// When the old password is not right, the new one is refused, or the directory is
-    /// unavailable: then nobody knows whether it was changed.
+    /// unavailable; `Unknown` when it may have been changed all the same.
     pub async fn change(
         &self,
         credentials: &Credentials,

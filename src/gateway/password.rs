@@ -13,7 +13,7 @@ use crate::audit::Event;
 use crate::directory::Objection;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
-use crate::gateway::changing::{Changing, Unchanged};
+use crate::gateway::changing::{Changing, UNKNOWN, Unchanged};
 use crate::gateway::device;
 use crate::gateway::endpoints::own_proof;
 use crate::gateway::exchange::{Exchange, Progress};
@@ -244,7 +244,7 @@ impl Failed {
         let Unchanged { refusal, outcome } = unchanged;
         let is_refused = matches!(refusal, Refusal::PasswordRefused { .. });
         // With a token that is spent or somebody else's there is nothing to try again.
-        let name = name.filter(|_| refusal != Refusal::InvalidToken);
+        let name = name.filter(|_| refusal != Refusal::InvalidToken && outcome != UNKNOWN);
         Self { refusal, objection: is_refused.then_some(outcome), name }
     }
 }

@@ -2,18 +2,23 @@
 //! what a change token is good for.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bindgate::config::LdapTransport;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client};
 use crate::support::dirsrv::Dirsrv;
 use crate::support::eventually;
+use crate::support::saboteur::{Fault, Point, Saboteur};
 use crate::support::samba::{BASE, Samba};
 use crate::support::slapd::{PASSWORD, Slapd};
-use crate::support::world::{TOKEN_COOKIE, TRACER, World, log_in, shared_slapd, token_text};
+use crate::support::world::{
+    TOKEN_COOKIE, TRACER, World, directory_through, log_in, shared_slapd, token_text,
+};
 
 const NEW: &str = "a wholly new secret";
 const NEWER: &str = "yet another secret 7";
@@ -374,6 +379,38 @@ async fn a_change_is_refused_to_other_sites_and_to_malformed_requests() {
     let long = json!({ "username": TRACER, "old_password": PASSWORD,
                        "new_password": "x".repeat(20_000) });
     post(&client, long).await.expect(413, "TooLarge");
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_answered_ends_the_sessions_and_is_recorded_as_unknown() {
+    for (name, fault) in [("stella", Fault::Stall), ("clara", Fault::Cut)] {
+        let slapd = shared_slapd();
+        newcomer(&slapd, name, "");
+        let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(LdapTransport::Tls)));
+        let relay = Saboteur::before(server).await;
+        let directory = directory_through(&slapd, LdapTransport::Tls, relay.address);
+        let directory = directory.replace("timeout = \"5s\"", "timeout = \"2s\"");
+        let world = World::with(|setup| {
+            setup.directory(&directory);
+        })
+        .await;
+        let here = world.sign_in(name).await;
+        // It leaves a connection for the bind, so that the second thing said there is the change.
+        relay.strikes(Point::AfterChange, fault);
+        let answer = by_name(&world.client(), name, PASSWORD, NEW).await;
+        answer.expect(503, "DirectoryUnavailable");
+        relay.stops();
+        expect_outcomes(&world, &["unknown"]).await;
+        assert_eq!(records(&world, "password_change")[0]["status"], 503);
+        here.get("/app/echo").send().await.expect(401, "SessionRevoked");
+        let ended = records(&world, "revocation");
+        assert_eq!(ended.len(), 1, "{fault:?}");
+        assert_eq!(ended[0]["outcome"], "password_changed");
+        if fault == Fault::Stall {
+            // The server did what it was asked to.
+            log_in(&world.client(), name, NEW).await.expect_status(200);
+        }
+    }
 }
 
 #[tokio::test]
