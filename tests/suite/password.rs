@@ -478,6 +478,7 @@ async fn the_login_page_becomes_the_form_for_a_new_password() {
     page.expect_status(401);
     assert!(page.text().contains("action=\"/auth/password\""), "{}", page.text());
     assert!(page.header("content-security-policy").is_some());
+    assert_eq!(page.header("cache-control"), Some("no-store"));
     let token = hidden(page.text(), "change_token").to_owned();
     assert_eq!(hidden(page.text(), "rd"), "&#x2F;app&#x2F;x".replace("&#x2F;", "/"));
     let change = |old: &str, new: &str, again: &str, rd: &str| {
