@@ -38,7 +38,7 @@ pub use listing::Owner;
 pub use open::{Guest, OpenError, Opened, Origin, Person};
 pub use recheck::Swept;
 pub use renewal::{RenewError, Renewed};
-pub use revoked::Revoked;
+pub use revoked::{Revoked, Tally};
 pub use shared::Follower;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};

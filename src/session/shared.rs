@@ -1,7 +1,6 @@
 //! What gateways that share a store hear of each other: whose sessions were ended,
 //! and which keys sign. What is known here is told to a store that lost it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,9 +9,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::ambient::Timestamp;
-use crate::identity::SessionId;
-use crate::session::Sessions;
 use crate::session::keys::{KeyChange, KeyEvent};
+use crate::session::{Sessions, Tally};
 use crate::store::{Feed, News, SharedKeys, StoreError};
 use crate::token::{KeyError, KeyFacts, KeyRing, KeysDir};
 
@@ -29,9 +27,9 @@ const AT_ONCE: usize = 4096;
 pub struct Follower<'s> {
     sessions: &'s Sessions,
     feed: Feed<'s>,
-    /// What the store told since it began, while something is known here that it may
-    /// not know.
-    told: Option<HashSet<SessionId>>,
+    /// What was known here when the store began to tell all it knows, and what of that
+    /// it told; until all was told.
+    told: Option<Tally>,
     /// Whether this start was counted.
     counted: bool,
 }
@@ -52,13 +50,13 @@ impl Follower<'_> {
         let mut events = Vec::new();
         match self.feed.next().await {
             News::Begin => {
-                self.told = (!self.sessions.live.knows_no_revocation()).then(HashSet::new);
+                self.told = Some(self.sessions.live.tally());
             }
-            News::Revoked(revoked) => {
-                self.sessions.live.revoke_all(&revoked);
+            News::Revoked(mut revoked) => {
                 if let Some(told) = &mut self.told {
-                    told.extend(revoked.iter().map(|(session, _)| *session));
+                    revoked.retain(|(session, until)| !told.tell(*session, *until));
                 }
+                self.sessions.live.revoke_all(&revoked);
             }
             News::Complete => {
                 while let Err(error) = self.complete(&mut events).await {
@@ -78,13 +76,20 @@ impl Follower<'_> {
     }
 
     async fn complete(&mut self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
-        if let Some(told) = &self.told {
-            let missing = self.sessions.live.missing_from(told);
-            if !missing.is_empty() {
-                tracing::warn!(revocations = missing.len(), "the store lost these, and is told");
+        if let Some(told) = &mut self.told {
+            let left = told.left();
+            if left > 0 {
+                tracing::warn!(revocations = left, "the store lost these, and is told");
             }
-            for missing in missing.chunks(AT_ONCE) {
-                self.sessions.store.remember(missing).await?;
+            loop {
+                let missing = told.untold(AT_ONCE);
+                if missing.is_empty() {
+                    break;
+                }
+                self.sessions.store.remember(&missing).await?;
+                for (session, until) in missing {
+                    told.tell(session, until);
+                }
             }
             self.told = None;
         }
@@ -181,6 +186,7 @@ impl Sessions {
                 "the store is behind what it was: all token keys are replaced, everybody logs in again"
             );
             events.extend(self.drop_shared().await?);
+            self.store.void_codes().await?;
         }
         // Only now, as what is behind must be seen to be until the keys are gone.
         let starts = self.store.count_start(known).await?;

@@ -14,6 +14,7 @@ mod feed;
 mod keys;
 mod scripts;
 mod seal;
+mod sentinel;
 mod sessions;
 mod windows;
 
