@@ -78,7 +78,11 @@ impl LdapDirectory {
             walk: walk.ok_or_else(|| problem("an attribute name is malformed"))?,
             roles: Roles::new(&config.roles)?,
             active_directory,
-            password_rules: PasswordRules::new(config.password_rules),
+            password_rules: PasswordRules::new(
+                config.password_rules,
+                (config.password_checks, config.timeout),
+                metrics,
+            ),
             lockouts: Lockouts::new(&config.base_dn, attribute("objectClass")?, is_active),
             timeout: config.timeout,
             pool: Pool::new(config, metrics, entropy)?,

@@ -236,14 +236,14 @@ impl Directory {
     /// owner's names but for the login name are judged later, by `change`.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn judge_new(
+    /// What is wrong with it; `Unavailable` when too many others are being judged.
+    pub async fn judge_new(
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), ChangeError> {
         match &self.kind {
-            Kind::Ldap(ldap) => ldap.judge_new(credentials, new),
+            Kind::Ldap(ldap) => ldap.judge_new(credentials, new).await,
             Kind::File(_) => Ok(()),
         }
     }
@@ -254,7 +254,7 @@ impl Directory {
     ///
     /// # Errors
     /// When the old password is not right, the new one is refused, or the directory is
-    /// unavailable: then nobody knows whether it was changed.
+    /// unavailable; `Unknown` when it may have been changed all the same.
     pub async fn change(
         &self,
         credentials: &Credentials,

@@ -16,7 +16,7 @@ use crate::directory::DirectoryError;
 use crate::directory::bind::BindAnswer;
 use crate::directory::binding::Binding;
 use crate::directory::breaker::Trial;
-use crate::directory::connection::{Found, Search};
+use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::discovery::{Discovery, Listed};
 use crate::directory::endpoint::{Endpoint, tls_connector};
 use crate::directory::password_modify::{Changed, PasswordChange};
@@ -71,22 +71,20 @@ pub(super) struct Alone {
 }
 
 impl Alone {
-    /// Asks for a change of password on this connection.
+    /// The same server's service connection, for a change that says by the old password in
+    /// it whose it is.
+    pub(super) async fn service(&self) -> Result<Arc<Connection>, DirectoryError> {
+        self.server.service().await
+    }
+
+    /// Asks for a change of password, on this connection if on no other.
     pub(super) async fn change_password(
         &self,
         change: &PasswordChange<'_>,
+        elsewhere: Option<&Connection>,
     ) -> Result<Changed, DirectoryError> {
-        self.server.change_password(self.seat.connection(), change).await
-    }
-
-    /// Asks the same server on the service connection, when it knows whose change it is
-    /// by the old password in it.
-    pub(super) async fn change_password_by_proof(
-        &self,
-        change: &PasswordChange<'_>,
-    ) -> Result<Changed, DirectoryError> {
-        let service = self.server.service().await?;
-        self.server.change_password(&service, change).await
+        let connection = elsewhere.unwrap_or(self.seat.connection());
+        self.server.change_password(connection, change).await
     }
 
     /// Whether passwords travel encrypted.

@@ -6,6 +6,7 @@
 mod device;
 mod route;
 mod share;
+mod unproved;
 mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
