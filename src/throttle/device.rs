@@ -30,13 +30,13 @@ const ROUNDS: usize = 8;
 /// A device as the store knows it; one that it does not is nobody's.
 #[derive(Default)]
 pub(super) struct Device {
-    entry: Option<Entry>,
+    pub(super) entry: Option<Entry>,
     bonds: Vec<Bond>,
 }
 
 /// What the store holds of a device.
-struct Entry {
-    key: Key,
+pub(super) struct Entry {
+    pub(super) key: Key,
     value: Vec<u8>,
 }
 
