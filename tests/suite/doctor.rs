@@ -1,5 +1,7 @@
 //! `bindgate doctor` walks the real way and names what is wrong where it is wrong.
 
+mod store;
+
 use std::process::Command;
 use std::sync::Arc;
 
