@@ -1,6 +1,7 @@
 //! `bindgate doctor`: walks the way of a login and of a request step by step and
 //! says of each what was tried, how long it took, and what to do. Changes nothing.
 
+mod lockout;
 mod store;
 
 use std::io::{self, Write as _};
@@ -63,7 +64,14 @@ impl Ward {
             let user = args.user.as_deref();
             let mut tell = |step| self.tell(&step);
             let ambient = (metrics, &Entropy::system(), now);
-            directory::examine(directory, user, ambient, &mut tell).await
+            let judge = |read, policy: Option<&str>| lockout::judge(&config.throttle, read, policy);
+            let role = directory::examine(directory, user, ambient, &judge, &mut tell).await;
+            if let Some(break_glass) = &directory.break_glass {
+                let place = break_glass.users.path.display().to_string();
+                let text = format!("{} emergency accounts", break_glass.users.users.len());
+                self.at_once(&place, "read", Finding::Fine(text));
+            }
+            role
         } else {
             let text = "left out: nobody can log in".to_owned();
             self.at_once("directory", "read", Finding::Suspect(text));

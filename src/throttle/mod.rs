@@ -10,6 +10,7 @@ mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
+pub use share::Share;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -28,7 +29,6 @@ use crate::store::{
 };
 
 use device::Device;
-use share::Share;
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
