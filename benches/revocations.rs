@@ -92,6 +92,15 @@ fn in_memory(asked: &Asked, now: Timestamp) {
     println!("filled in {took:.1?}: {} MiB, {} bytes each", grown / 1024, grown * 1024 / many);
     tell_looks("of all", &revoked, many);
 
+    // As when a gateway reads all of them once more from a store that others share.
+    let before = resident_kib();
+    let mut tally = revoked.tally();
+    let each = timed(many, |number| assert!(tally.tell(session(number), until(number))));
+    let grown = resident_kib().saturating_sub(before);
+    let (bits, left) = (tally.size() / 1024, tally.left());
+    println!("told once more: {each} ns each, {bits} KiB of bits, {grown} KiB in all, {left} left");
+    drop(tally);
+
     let singles = 100_000;
     let each = timed(singles, |number| revoked.insert(session(many + number), until(number)));
     println!("one more: {each} ns");

@@ -183,7 +183,7 @@ metrics! {
     counter key_changes "bindgate_key_changes_total" [purpose, change];
     /// Tokens, cookies of ours and logins that came over plain HTTP, or in a query.
     counter credentials_exposed "bindgate_credentials_exposed_total" [listener, result];
-    /// Token keys replaced at start because the store was new, lost or behind them.
+    /// All token keys replaced because the store was new, lost or put back.
     counter keys_replaced "bindgate_keys_replaced_total" [];
 }
 

@@ -2,7 +2,6 @@
 //! few atomic loads; and how a revocation reaches them. No guard of the map leaves
 //! this file.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -13,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::ambient::Timestamp;
 use crate::identity::{Attributes, SessionId};
-use crate::session::revoked::Revoked;
+use crate::session::revoked::{Revoked, Tally};
 use crate::store::{Replaced, Seen, SessionRecord};
 use crate::token::{AssertionMemory, Claims};
 
@@ -234,18 +233,9 @@ impl Registry {
         self.revoked.contains(session)
     }
 
-    /// The revocations that are known here, but not in `others`.
-    pub(super) fn missing_from(&self, others: &HashSet<SessionId>) -> Vec<(SessionId, Timestamp)> {
-        let mut missing = Vec::new();
-        self.revoked.each(|all| {
-            missing.extend(all.filter(|(session, _)| !others.contains(session)));
-        });
-        missing
-    }
-
-    /// Whether no revocation is known here.
-    pub(super) fn knows_no_revocation(&self) -> bool {
-        self.revoked.is_empty()
+    /// The revocations that are known here now, to be ticked off.
+    pub(super) fn tally(&self) -> Tally {
+        self.revoked.tally()
     }
 
     /// Until when a session's revocation is remembered, if it is revoked.

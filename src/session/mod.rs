@@ -38,7 +38,7 @@ pub use listing::Owner;
 pub use open::{Guest, OpenError, Opened, Origin, Person};
 pub use recheck::Swept;
 pub use renewal::{RenewError, Renewed};
-pub use revoked::Revoked;
+pub use revoked::{Revoked, Tally};
 pub use shared::Follower;
 pub use start::{KeysMade, ReloadError, StartError};
 pub use verify::{Admission, Carrier, CheckError, CheckedPair, Presence, VerifiedIdentity};
@@ -59,6 +59,10 @@ pub struct Sessions {
     keys_dir: Option<KeysDir>,
     keys: ArcSwap<KeyRing>,
     version: AtomicU64,
+    /// Of the keys that all gateways share, as they were read or changed last.
+    shared_version: AtomicU64,
+    /// The count of starts as it stands beside the keys; held while that is written.
+    starts_noted: tokio::sync::Mutex<u64>,
     /// Held while the keys change; for each old key, up to which session nobody
     /// holds a token of it.
     retiring: tokio::sync::Mutex<HashMap<String, SessionId>>,

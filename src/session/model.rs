@@ -1,8 +1,9 @@
 //! Random histories of one user against a model of what the contract says, over
-//! every store that a test can have: logins, requests, renewals, ends, rotated and
+//! every kind of store: logins, requests, renewals, ends, rotated and
 //! dropped keys, restarts, a lost store, and time in between.
 
 mod history;
+mod place;
 
 use super::{Carrier, RenewError};
 

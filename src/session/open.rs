@@ -201,7 +201,8 @@ impl Sessions {
             session: claims.session,
             attributes,
         };
-        self.keys.load().sign(claims, self.claims.load().fill(&facts))
+        let keys = self.signing_keys().map_err(|_| TokenError::Signing)?;
+        keys.sign(claims, self.claims.load().fill(&facts))
     }
 }
 

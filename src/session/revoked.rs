@@ -1,6 +1,8 @@
 //! Which sessions are revoked: as much as tens of millions, in some twenty bytes
 //! each, looked at without a lock. Knows no store and no session in use.
 
+mod tally;
+
 use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,8 @@ use arc_swap::ArcSwap;
 
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
+
+pub use tally::Tally;
 
 /// Leading bits of a session id that choose its shard.
 const SHARD_BITS: u32 = 10;
@@ -105,18 +109,6 @@ impl Revoked {
         }
     }
 
-    /// Hands out all, a shard at a time.
-    pub fn each(
-        &self,
-        mut of_a_shard: impl FnMut(&mut dyn Iterator<Item = (SessionId, Timestamp)>),
-    ) {
-        for shard in &self.shards {
-            let held = shard.held.load();
-            let until = |entry: &Entry| Timestamp::from_seconds(i64::from(entry.until));
-            of_a_shard(&mut held.entries().map(|entry| (entry.session, until(entry))));
-        }
-    }
-
     /// How many there are; one that was revoked twice may for a while count twice.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -173,7 +165,13 @@ impl Held {
     fn find(&self, session: SessionId) -> Option<u32> {
         let recent = self.recent.binary_search_by_key(&session, |entry| entry.session);
         let recent = recent.ok().map(|at| self.recent[at].until);
-        recent.max(find_settled(&self.settled, session))
+        let settled = settled_at(&self.settled, session).map(|at| self.settled[at].until);
+        recent.max(settled)
+    }
+
+    /// The entry at a place in the order of `entries`.
+    fn at(&self, place: usize) -> Option<&Entry> {
+        self.settled.get(place).or_else(|| self.recent.get(place.checked_sub(self.settled.len())?))
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -188,7 +186,7 @@ impl Held {
 /// Looks first where an id would lie if all were spread evenly, as random ones
 /// are, and from there in steps that double: right for every set of ids, and for
 /// random ones a matter of a few neighbouring cache lines.
-fn find_settled(entries: &[Entry], session: SessionId) -> Option<u32> {
+fn settled_at(entries: &[Entry], session: SessionId) -> Option<usize> {
     let guess = evenly(session, entries.len());
     let is_before = |entry: &Entry| entry.session < session;
     let (mut low, mut high) = (guess, guess);
@@ -204,7 +202,7 @@ fn find_settled(entries: &[Entry], session: SessionId) -> Option<u32> {
         step *= 2;
     }
     let at = low + entries[low..high].partition_point(is_before);
-    entries.get(at).filter(|entry| entry.session == session).map(|entry| entry.until)
+    entries.get(at).is_some_and(|entry| entry.session == session).then_some(at)
 }
 
 /// Where among `len` evenly spread ids of its shard an id would lie.

@@ -1,18 +1,18 @@
 //! What gateways that share a store hear of each other: whose sessions were ended,
 //! and which keys sign. What is known here is told to a store that lost it.
 
-use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::ambient::Timestamp;
-use crate::identity::SessionId;
-use crate::session::Sessions;
 use crate::session::keys::{KeyChange, KeyEvent};
-use crate::store::{Feed, News, StoreError};
-use crate::token::{KeyError, KeyFacts, KeyRing};
+use crate::session::{Sessions, Tally};
+use crate::store::{Feed, News, SharedKeys, StoreError};
+use crate::token::{KeyError, KeyFacts, KeyRing, KeysDir};
 
 /// Before what failed is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -27,9 +27,9 @@ const AT_ONCE: usize = 4096;
 pub struct Follower<'s> {
     sessions: &'s Sessions,
     feed: Feed<'s>,
-    /// What the store told since it began, while something is known here that it may
-    /// not know.
-    told: Option<HashSet<SessionId>>,
+    /// What was known here when the store began to tell all it knows, and what of that
+    /// it told; until all was told.
+    told: Option<Tally>,
     /// Whether this start was counted.
     counted: bool,
 }
@@ -50,13 +50,13 @@ impl Follower<'_> {
         let mut events = Vec::new();
         match self.feed.next().await {
             News::Begin => {
-                self.told = (!self.sessions.live.knows_no_revocation()).then(HashSet::new);
+                self.told = Some(self.sessions.live.tally());
             }
-            News::Revoked(revoked) => {
-                self.sessions.live.revoke_all(&revoked);
+            News::Revoked(mut revoked) => {
                 if let Some(told) = &mut self.told {
-                    told.extend(revoked.iter().map(|(session, _)| *session));
+                    revoked.retain(|(session, until)| !told.tell(*session, *until));
                 }
+                self.sessions.live.revoke_all(&revoked);
             }
             News::Complete => {
                 while let Err(error) = self.complete(&mut events).await {
@@ -76,37 +76,57 @@ impl Follower<'_> {
     }
 
     async fn complete(&mut self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
-        if let Some(told) = &self.told {
-            let missing = self.sessions.live.missing_from(told);
-            if !missing.is_empty() {
-                tracing::warn!(revocations = missing.len(), "the store lost these, and is told");
+        if let Some(told) = &mut self.told {
+            let left = told.left();
+            if left > 0 {
+                tracing::warn!(revocations = left, "the store lost these, and is told");
             }
-            for missing in missing.chunks(AT_ONCE) {
-                self.sessions.store.remember(missing).await?;
+            loop {
+                let missing = told.untold(AT_ONCE);
+                if missing.is_empty() {
+                    break;
+                }
+                self.sessions.store.remember(&missing).await?;
+                for (session, until) in missing {
+                    told.tell(session, until);
+                }
             }
             self.told = None;
         }
         self.sessions.load_shared(events).await?;
-        if !self.counted {
-            self.sessions.count_start(events).await?;
-            self.counted = true;
-        }
+        // Again, when this one has just told a store all that it knows.
+        self.sessions.count_start(!self.counted, events).await?;
+        self.counted = true;
         Ok(())
     }
 }
 
 impl Sessions {
-    /// Takes over the keys that the store holds; makes the first one of a new store,
-    /// with which all tokens of a lost one are dead.
+    /// Takes over the keys that the store holds. Makes the first one of a new store, with
+    /// which all tokens of a lost one are dead; and one in place of keys that were put
+    /// back, of which some may have been dropped since.
     async fn load_shared(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let (algorithm, now) = (self.lifetimes.load().algorithm, self.clock.now());
         for _ in 0..TRIES {
-            if let Some(held) = self.store.shared_keys().await? {
+            // Looked at before the store is asked, which somebody may change meanwhile.
+            let known = self.shared_version.load(Ordering::Acquire);
+            let held = self.store.shared_keys().await?;
+            if self.shared_version.load(Ordering::Acquire) != known {
+                continue;
+            }
+            if let Some(held) = held.as_ref().filter(|held| held.version >= known) {
                 self.hold_if_changed(KeyRing::from_shared(&held.plain, algorithm, now)?);
+                self.shared_version.fetch_max(held.version, Ordering::AcqRel);
                 return Ok(());
             }
             let first = KeyRing::fresh(algorithm, now, &self.entropy)?;
-            if self.store.replace_shared_keys(None, &first.to_shared()?).await? {
+            if self.replace_shared(held.as_ref(), &first).await? {
+                if held.is_some() {
+                    self.metrics.keys_replaced().inc();
+                    tracing::warn!(
+                        "the store holds keys of before: all token keys are replaced, everybody logs in again"
+                    );
+                }
                 events.extend(self.newest_event(&first));
                 self.hold_if_changed(first);
                 return Ok(());
@@ -115,13 +135,50 @@ impl Sessions {
         Err(StoreError::Unavailable.into())
     }
 
-    /// The store counts the starts, and a folder of ours remembers how many there were:
-    /// a store that is behind was put back, and may have lost revocations.
-    async fn count_start(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
-        let starts = self.store.count_start().await?;
+    /// Puts a ring in the place of the one that was read, unless somebody else did.
+    async fn replace_shared(
+        &self,
+        before: Option<&SharedKeys>,
+        ring: &KeyRing,
+    ) -> Result<bool, KeyError> {
+        // By the clock, so that the first keys of a new store are newer than those of a lost one.
+        let now = u64::try_from(self.clock.now().millis()).unwrap_or(0);
+        let known = self.shared_version.load(Ordering::Acquire);
+        let newest = before.map_or(known, |before| known.max(before.version));
+        let version = now.max(newest.saturating_add(1));
+        let replaced =
+            self.store.replace_shared_keys(before, (version, &ring.to_shared()?)).await?;
+        if replaced {
+            self.shared_version.fetch_max(version, Ordering::AcqRel);
+        }
+        Ok(replaced)
+    }
+
+    /// Keeps beside the keys how far the store has come, so that the next start sees it
+    /// when it was put back.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub async fn note_starts(&self) -> Result<(), KeyError> {
+        let mut noted = self.starts_noted.lock().await;
+        match (self.store.starts_heard(), self.keys_dir.clone()) {
+            (Some(starts), Some(dir)) if starts != *noted => {
+                *noted = starts;
+                write_starts(dir, starts).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The store counts the starts and all that must not be undone, and a folder of ours
+    /// remembers how many there were: a store that is behind was put back, and may have
+    /// lost revocations. Nobody here knows them any more if this is the `first` time.
+    async fn count_start(&self, first: bool, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let Some(dir) = self.keys_dir.clone() else { return Ok(()) };
-        let known = dir.starts()?;
-        if known.is_some_and(|known| starts <= known) {
+        let mut noted = self.starts_noted.lock().await;
+        let known = dir.starts()?.unwrap_or(0);
+        let starts = self.store.starts().await?.unwrap_or(0);
+        if first && starts < known {
             self.metrics.keys_replaced().inc();
             tracing::warn!(
                 store.starts = starts,
@@ -130,8 +187,10 @@ impl Sessions {
             );
             events.extend(self.drop_shared().await?);
         }
-        let written = spawn_blocking(move || dir.set_starts(starts)).await;
-        written.unwrap_or(Err(KeyError::Generation))
+        // Only now, as what is behind must be seen to be until the keys are gone.
+        let starts = self.store.count_start(known).await?;
+        *noted = starts;
+        write_starts(dir, starts).await
     }
 
     /// A key that all hold before it signs: whoever has not heard of it by then lets
@@ -157,6 +216,16 @@ impl Sessions {
             old.into_iter().map(|KeyFacts { kid, .. }| self.event(kid, KeyChange::Dropped)),
         );
         Ok(events)
+    }
+
+    /// The keys as they stand at this moment: a key that all hold signs from its time
+    /// on, however long ago anybody looked after them.
+    pub(super) fn signing_keys(&self) -> Result<Arc<KeyRing>, KeyError> {
+        let keys = self.keys.load_full();
+        if !self.store.is_shared() {
+            return Ok(keys);
+        }
+        keys.at(self.lifetimes.load().algorithm, self.clock.now()).map(Arc::new)
     }
 
     /// Lets the next key sign when its time has come. Says whether this process is the
@@ -192,16 +261,15 @@ impl Sessions {
     pub(super) async fn change_shared(
         &self,
         change: impl Fn(&KeyRing) -> Result<KeyRing, KeyError>,
-    ) -> Result<std::sync::Arc<KeyRing>, KeyError> {
+    ) -> Result<Arc<KeyRing>, KeyError> {
         let (algorithm, now) = (self.lifetimes.load().algorithm, self.clock.now());
         for _ in 0..TRIES {
+            let known = self.shared_version.load(Ordering::Acquire);
             let held = self.store.shared_keys().await?;
-            let ring = match &held {
-                Some(held) => KeyRing::from_shared(&held.plain, algorithm, now)?,
-                None => return Err(StoreError::Unavailable.into()),
-            };
-            let changed = change(&ring)?;
-            if self.store.replace_shared_keys(held.as_ref(), &changed.to_shared()?).await? {
+            // What was lost or put back is seen to by whoever follows the news.
+            let held = held.filter(|held| held.version >= known).ok_or(StoreError::Unavailable)?;
+            let changed = change(&KeyRing::from_shared(&held.plain, algorithm, now)?)?;
+            if self.replace_shared(Some(&held), &changed).await? {
                 self.hold_if_changed(changed);
                 return Ok(self.keys.load_full());
             }
@@ -220,4 +288,9 @@ impl Sessions {
     fn newest_event(&self, ring: &KeyRing) -> Option<KeyEvent> {
         ring.facts().pop().map(|facts| self.event(facts.kid, KeyChange::Made))
     }
+}
+
+async fn write_starts(dir: KeysDir, starts: u64) -> Result<(), KeyError> {
+    let written = spawn_blocking(move || dir.set_starts(starts)).await;
+    written.unwrap_or(Err(KeyError::Generation))
 }

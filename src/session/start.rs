@@ -109,6 +109,8 @@ impl Sessions {
             keys_dir,
             keys: ArcSwap::from_pointee(keys),
             version: AtomicU64::new(0),
+            shared_version: AtomicU64::new(0),
+            starts_noted: tokio::sync::Mutex::default(),
             retiring: tokio::sync::Mutex::new(HashMap::new()),
             keys_made,
             lifetimes: ArcSwap::from_pointee(Lifetimes::from(token)),

@@ -79,33 +79,42 @@ impl Store {
         }
     }
 
-    /// Replaces the signing keys of all gateways, if they still are as they were read.
+    /// Replaces the signing keys of all gateways and their version, if they still are as
+    /// they were read.
     ///
     /// # Errors
     /// When the store cannot answer.
     pub async fn replace_shared_keys(
         &self,
         before: Option<&SharedKeys>,
-        plain: &Secret<Vec<u8>>,
+        after: (u64, &Secret<Vec<u8>>),
     ) -> Result<bool, StoreError> {
         match self.redis() {
             Some(redis) => {
-                let replaced = redis.replace_shared_keys(before, plain).await;
+                let replaced = redis.replace_shared_keys(before, after).await;
                 self.counted("replace_shared_keys", replaced)
             }
             None => Ok(false),
         }
     }
 
-    /// Counts a start of a gateway that shares the store; answers with the count.
+    /// Counts a start of a gateway that shares the store, from no less than was counted
+    /// before; answers with the count, in which is also every revocation, redemption and
+    /// change of keys.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn count_start(&self) -> Result<u64, StoreError> {
+    pub async fn count_start(&self, before: u64) -> Result<u64, StoreError> {
         match self.redis() {
-            Some(redis) => self.counted("starts", redis.begin().await),
+            Some(redis) => self.counted("starts", redis.begin(before).await),
             None => Ok(0),
         }
+    }
+
+    /// The count of starts as it was read last; `None` while all is being read anew.
+    #[must_use]
+    pub fn starts_heard(&self) -> Option<u64> {
+        self.redis()?.heard().starts()
     }
 
     /// Whether this process is the one that looks after what all share, for so long.

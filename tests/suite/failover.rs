@@ -84,7 +84,8 @@ async fn redeem(store: Arc<Store>, until: Instant) -> usize {
     given
 }
 
-async fn survives(all: &Several, kill: impl FnOnce()) {
+/// Answered again within `limit` after what `kill` does.
+async fn survives(all: &Several, limit: Duration, kill: impl FnOnce()) {
     let config = Config::load(&all.gateways[0].setup.config_file());
     let config = config.unwrap_or_else(|problems| panic!("{problems}")).config.store;
     let ambient = (&Clock::system(), &Entropy::system());
@@ -100,6 +101,12 @@ async fn survives(all: &Several, kill: impl FnOnce()) {
     let mut ended = log_in_and_out(all, Instant::now() + Duration::from_secs(2)).await;
     let before = ended.len();
     kill();
+    let killed = Instant::now();
+    while ended.len() == before {
+        assert!(killed.elapsed() < limit, "{:?}", killed.elapsed());
+        ended.extend(log_in_and_out(all, Instant::now() + Duration::from_millis(100)).await);
+    }
+    eprintln!("answered again after {:?}", killed.elapsed());
     ended.extend(log_in_and_out(all, until).await);
     assert!(before > 0 && ended.len() > before, "{before} of {} before", ended.len());
     assert!(redeeming.await.expect("no panic") > 0);
@@ -122,12 +129,77 @@ async fn survives(all: &Several, kill: impl FnOnce()) {
 async fn with_the_primary_killed_what_the_sentinels_made_of_it_undoes_nothing() {
     let mut redis = Sentinels::start();
     let all = gateways("sentinel", &urls(&redis.sentinels)).await;
-    survives(&all, || redis.servers[0].kill()).await;
+    survives(&all, Duration::from_secs(20), || redis.servers[0].kill()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_primary_demoted_what_the_sentinels_made_of_it_undoes_nothing() {
+    let redis = Sentinels::start();
+    let all = gateways("sentinel", &urls(&redis.sentinels)).await;
+    survives(&all, Duration::from_secs(10), || {
+        let answer = redis.sentinels[0].asked(&format!("SENTINEL FAILOVER {MASTER}"));
+        assert!(answer.is_some_and(|answer| answer.starts_with("+OK")));
+    })
+    .await;
+}
+
+/// What a server answers to a question for a number.
+fn number(redis: &RedisServer, question: &str) -> Option<u64> {
+    redis.asked(question)?.trim_start_matches(':').trim().parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_goes_on_for_itself_is_left_in_time_and_nothing_is_undone() {
+    let redis = Sentinels::start();
+    let all = gateways("sentinel", &urls(&redis.sentinels)).await;
+    let ended = async || {
+        eventually_async("a logout is answered", async || {
+            let client = all.gateways[0].client();
+            (log_in(&client, ADMIN, PASSWORD).await.status == 200).then_some(())?;
+            let kept = client.copy();
+            let answer = client.post("/auth/logout").own_page().send().await;
+            (answer.status == 204).then_some(kept)
+        })
+        .await
+    };
+    let has = |server: &RedisServer, least| {
+        let revoked = number(server, "ZCARD {bindgate}:revoked");
+        revoked.is_some_and(|revoked| revoked >= least).then_some(())
+    };
+    let [old, next, _] = &redis.servers[..] else { panic!("three servers") };
+    let mut all_ended = vec![ended().await];
+    let carol = all.sign_in(TRACER).await;
+    eventually_async("it follows", async || has(next, 1)).await;
+    // The old one keeps a replica, its connections, and thinks itself the primary.
+    next.asked("REPLICAOF NO ONE").expect("an answer");
+    for sentinel in &redis.sentinels {
+        let port = next.port;
+        sentinel.asked(&format!("SENTINEL REMOVE {MASTER}")).expect("an answer");
+        let monitor = format!("SENTINEL MONITOR {MASTER} 127.0.0.1 {port} 2");
+        assert!(sentinel.asked(&monitor).is_some_and(|answer| answer.starts_with("+OK")));
+    }
+    let began = Instant::now();
+    all_ended.push(ended().await);
+    eventually_async("the next one is told", async || has(next, 2)).await;
+    for gateway in &all.gateways {
+        gateway.logged("the sentinels name another primary").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    let before = number(old, "ZCARD {bindgate}:revoked");
+    all_ended.push(ended().await);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert_eq!(number(old, "ZCARD {bindgate}:revoked"), before, "nobody tells the old one");
+    for gateway in 0..2 {
+        for client in &all_ended {
+            all.answers(gateway, client, (401, "SessionRevoked")).await;
+        }
+        all.answers(gateway, &carol, (200, "")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_a_node_of_the_cluster_killed_nothing_is_undone() {
     let mut redis = Cluster::start();
     let all = gateways("cluster", &urls(&redis.nodes)).await;
-    survives(&all, || redis.primary_of("{bindgate}:revoked").kill()).await;
+    survives(&all, Duration::from_secs(20), || redis.primary_of("{bindgate}:revoked").kill()).await;
 }

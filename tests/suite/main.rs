@@ -47,6 +47,7 @@ mod refusal;
 mod reload;
 mod renewal;
 mod response_headers;
+mod restored;
 mod rules;
 mod safeplaces;
 mod scaling;

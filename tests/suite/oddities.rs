@@ -70,7 +70,7 @@ async fn every_refusal_below_the_prefix_says_error_description_and_names_its_req
     let client = world.client();
     for (method, path, status) in [
         ("PUT", "/auth/login", 405),
-        ("POST", "/auth/password", 404),
+        ("POST", "/auth/password", 400),
         ("GET", "/auth/nothing", 404),
         ("GET", "/auth/session", 401),
         ("POST", "/auth/refresh", 401),

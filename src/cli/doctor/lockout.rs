@@ -102,22 +102,33 @@ mod tests {
         }
     }
 
-    fn after(threshold: u32, minutes: u64) -> Option<Lockout> {
-        Some(Lockout { threshold, window: Duration::from_mins(minutes) })
+    /// What is thought of what is stated and what is read, in tries and minutes.
+    fn judged(
+        stated: Option<(u32, u64)>,
+        read: Option<(u32, u64)>,
+        policy: Option<&str>,
+    ) -> Finding {
+        let [stated, read] = [stated, read].map(|it| {
+            it.map(|(threshold, minutes)| Lockout {
+                threshold,
+                window: Duration::from_mins(minutes),
+            })
+        });
+        judge(&throttle(stated), read, policy)
     }
 
     #[test]
     fn what_lets_strangers_lock_people_out_is_suspected() {
         for (stated, read, policy, expected) in [
             (None, None, None, "cannot be read: state it in throttle.directory_lockout"),
-            (None, after(1, 30), None, "at the first wrong password"),
-            (after(10, 30), after(5, 30), None, "at 5 wrong passwords in 1800 s, but"),
-            (after(10, 30), after(10, 60), None, "which counts: leave it out"),
-            (after(10, 30), after(10, 0), None, "whenever they were, but"),
-            (after(10, 30), None, Some("cn=own"), "cn=own says of a lock-out cannot be read"),
-            (None, after(1, 30), Some("cn=own"), "cn=own: an account is locked at the first"),
+            (None, Some((1, 30)), None, "at the first wrong password"),
+            (Some((10, 30)), Some((5, 30)), None, "at 5 wrong passwords in 1800 s, but"),
+            (Some((10, 30)), Some((10, 60)), None, "which counts: leave it out"),
+            (Some((10, 30)), Some((10, 0)), None, "whenever they were, but"),
+            (Some((10, 30)), None, Some("cn=own"), "cn=own says of a lock-out cannot be read"),
+            (None, Some((1, 30)), Some("cn=own"), "cn=own: an account is locked at the first"),
         ] {
-            let Finding::Suspect(text) = judge(&throttle(stated), read, policy) else {
+            let Finding::Suspect(text) = judged(stated, read, policy) else {
                 panic!("{stated:?} {read:?} {policy:?}");
             };
             assert!(text.contains(expected), "{text}");
@@ -129,42 +140,42 @@ mod tests {
         for (stated, read, policy, expected) in [
             (
                 None,
-                after(10, 30),
+                Some((10, 30)),
                 None,
                 "the directory: an account is locked at 10 wrong passwords in 1800 s; here strangers may fail 5 times, with known devices 7, in 1800 s",
             ),
             (
                 None,
-                after(0, 0),
+                Some((0, 0)),
                 None,
                 "the directory: no account is locked; here strangers may fail 5 times, with known devices 7, in 900 s",
             ),
             (
-                after(4, 30),
+                Some((4, 30)),
                 None,
                 None,
                 "throttle.directory_lockout: an account is locked at 4 wrong",
             ),
             (
-                after(4, 30),
-                after(5, 30),
+                Some((4, 30)),
+                Some((5, 30)),
                 None,
                 "throttle.directory_lockout: an account is locked at 4",
             ),
             (
-                after(4, 30),
-                after(0, 0),
+                Some((4, 30)),
+                Some((0, 0)),
                 None,
                 "throttle.directory_lockout: an account is locked at 4",
             ),
             (
-                after(50, 30),
-                after(3, 0),
+                Some((50, 30)),
+                Some((3, 0)),
                 Some("cn=own"),
                 "cn=own: an account is locked at 3 wrong passwords, whenever they were; here strangers may fail 1 times",
             ),
         ] {
-            let Finding::Fine(text) = judge(&throttle(stated), read, policy) else {
+            let Finding::Fine(text) = judged(stated, read, policy) else {
                 panic!("{stated:?} {read:?} {policy:?}");
             };
             assert!(text.starts_with(expected), "{text}");

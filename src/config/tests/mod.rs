@@ -2,6 +2,7 @@
 
 mod files;
 mod published;
+mod redis;
 mod rules;
 mod users;
 mod whole;

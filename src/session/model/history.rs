@@ -1,19 +1,17 @@
 //! Draws the histories, and does each step to the real thing and to the model.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use proptest::test_runner::{Config, TestRunner};
 
+use super::place::{Kind, Place};
 use super::{Held, Model};
-use crate::ambient::{Clock, ManualTime, Timestamp};
-use crate::config;
-use crate::metrics::Metrics;
-use crate::session::tests::{login, name, start, token_config};
+use crate::ambient::Timestamp;
+use crate::session::tests::{login, name};
 use crate::session::{Carrier, CheckError, CheckedPair, Opened, Presence, Reason, Sessions};
+use crate::store::tests::redis::servers::RedisServer;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -37,9 +35,11 @@ enum Step {
     /// What the process does by itself now and then.
     Upkeep,
     Restart,
-    /// A restart without the store, or with an older one.
+    /// A restart without the store, or with an older one; or, `through`, a store that
+    /// comes back empty while the gateway runs on, if it can.
     StoreLoss {
         restored: bool,
+        through: bool,
     },
     Wait {
         seconds: u64,
@@ -64,7 +64,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => prop_oneof![4 => Just(false), 1 => Just(true)].prop_map(|now| Step::Rotate { now }),
         2 => Just(Step::Upkeep),
         1 => Just(Step::Restart),
-        1 => any::<bool>().prop_map(|restored| Step::StoreLoss { restored }),
+        1 => any::<(bool, bool)>()
+            .prop_map(|(restored, through)| Step::StoreLoss { restored, through }),
         6 => seconds.prop_map(|seconds| Step::Wait { seconds }),
     ];
     proptest::collection::vec(step, 1..40)
@@ -155,76 +156,8 @@ impl User {
     }
 }
 
-/// The gateway, and what it starts from.
-struct Place {
-    kind: config::Store,
-    token: config::Token,
-    clock: Clock,
-    time: ManualTime,
-    metrics: Metrics,
-    folder: tempfile::TempDir,
-}
-
-impl Place {
-    fn new(embedded: bool) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let keys = folder.path().join("keys");
-        let (clock, time) = Clock::manual();
-        // Whole seconds, as the model counts.
-        let millis = u64::try_from(clock.now().millis().rem_euclid(1000)).unwrap();
-        time.advance(Duration::from_millis(1000 - millis));
-        let kind = if embedded {
-            config::Store::Embedded { path: folder.path().join("state.redb") }
-        } else {
-            config::Store::Memory
-        };
-        let token = token_config(embedded.then_some(keys.as_path()));
-        Self { kind, token, clock, time, metrics: Metrics::new().unwrap(), folder }
-    }
-
-    fn now(&self) -> i64 {
-        self.clock.now().seconds()
-    }
-
-    /// The store's file; `None` when it dies with the process.
-    fn file(&self) -> Option<&Path> {
-        if let config::Store::Embedded { path } = &self.kind { Some(path) } else { None }
-    }
-
-    fn older(&self) -> PathBuf {
-        self.folder.path().join("older.redb")
-    }
-
-    async fn start(&self) -> Arc<Sessions> {
-        start(&self.kind, &self.token, &self.clock, &self.metrics).await
-    }
-
-    /// As after a clean stop, which leaves a copy of the store for later.
-    async fn restart(&self, sessions: Arc<Sessions>) -> Arc<Sessions> {
-        let Some(file) = self.file() else {
-            sessions.live.sweep(self.clock.now(), 1);
-            return sessions;
-        };
-        sessions.flush().await;
-        drop(sessions);
-        fs::copy(file, self.older()).unwrap();
-        self.start().await
-    }
-
-    async fn lose_store(&self, sessions: Arc<Sessions>, restored: bool) -> Arc<Sessions> {
-        drop(sessions);
-        if let Some(file) = self.file() {
-            fs::remove_file(file).unwrap();
-            if restored && self.older().exists() {
-                fs::copy(self.older(), file).unwrap();
-            }
-        }
-        self.start().await
-    }
-}
-
-async fn history(steps: &[Step], embedded: bool) {
-    let place = Place::new(embedded);
+async fn history(steps: &[Step], kind: Kind<'_>) {
+    let mut place = Place::new(kind);
     let mut sessions = place.start().await;
     let mut user = User::login(&sessions, place.now()).await;
     for step in steps {
@@ -252,8 +185,8 @@ async fn history(steps: &[Step], embedded: bool) {
                 sessions.tend_keys(&mut Vec::new()).await.unwrap();
             }
             Step::Restart => sessions = place.restart(sessions).await,
-            Step::StoreLoss { restored } => {
-                sessions = place.lose_store(sessions, restored).await;
+            Step::StoreLoss { restored, through } => {
+                sessions = place.lose_store(sessions, (restored, through)).await;
                 user.model.keyless = true;
             }
             Step::Wait { seconds } => place.time.advance(Duration::from_secs(seconds)),
@@ -261,11 +194,11 @@ async fn history(steps: &[Step], embedded: bool) {
     }
 }
 
-fn histories(embedded: bool, cases: u32) {
+fn histories(kind: Kind<'_>, cases: u32) {
     let config = Config { cases, failure_persistence: None, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let run = |steps: Vec<Step>| {
-        runtime.block_on(history(&steps, embedded));
+        runtime.block_on(history(&steps, kind));
         Ok(())
     };
     TestRunner::new(config).run(&steps(), run).unwrap();
@@ -273,10 +206,16 @@ fn histories(embedded: bool, cases: u32) {
 
 #[test]
 fn every_history_over_the_memory_store_goes_as_the_contract_says() {
-    histories(false, 1000);
+    histories(Kind::Memory, 1000);
 }
 
 #[test]
 fn every_history_over_the_embedded_store_goes_as_the_contract_says() {
-    histories(true, 60);
+    histories(Kind::Embedded, 60);
+}
+
+#[test]
+fn every_history_over_redis_goes_as_the_contract_says() {
+    let server = Mutex::new(RedisServer::start(&[]));
+    histories(Kind::Redis(&server), 80);
 }

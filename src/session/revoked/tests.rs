@@ -1,6 +1,6 @@
 //! Promises of the set of revoked sessions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -79,6 +79,43 @@ fn a_sweep_in_turns_reaches_every_shard_once() {
     assert_eq!(left, 10_000);
     revoked.sweep(at(90), 1);
     assert!(revoked.is_empty());
+}
+
+#[test]
+fn what_was_not_told_is_left_for_one_bit_each() {
+    const COUNT: usize = 100_000;
+    let entropy = Entropy::seeded(6);
+    let revoked = Revoked::default();
+    let ids: Vec<_> = (0..COUNT).map(|_| SessionId::from_bytes(entropy.bytes().unwrap())).collect();
+    revoked.extend(ids.iter().map(|id| (*id, at(90))));
+    // Among the recent ones too, and one in both parts of its shard.
+    revoked.insert(SessionId::from_bytes([9; 16]), at(90));
+    revoked.insert(ids[0], at(95));
+    let mut tally = revoked.tally();
+    assert!(tally.size() <= (COUNT + 2) / 8 + 1024 * 8, "{}", tally.size());
+    revoked.insert(SessionId::from_bytes([8; 16]), at(90));
+    revoked.sweep(at(90), 1);
+    let told = ids.iter().step_by(3);
+    assert!(told.clone().all(|id| tally.tell(*id, at(90))));
+    assert!(!tally.tell(ids[0], at(96)), "not until then");
+    assert!(!tally.tell(SessionId::from_bytes([7; 16]), at(1)), "not at all");
+    let told: HashSet<_> = told.copied().collect();
+    let mut untold = HashSet::new();
+    assert_eq!(tally.left(), COUNT + 1 - told.len());
+    loop {
+        let some = tally.untold(997);
+        if some.is_empty() {
+            break;
+        }
+        assert!(some.len() <= 997);
+        for (id, until) in some {
+            assert!(until == at(90) && untold.insert(id), "once each");
+            tally.tell(id, until);
+        }
+    }
+    let all = ids.iter().copied().chain([SessionId::from_bytes([9; 16])]);
+    assert!(all.clone().all(|id| told.contains(&id) != untold.contains(&id)));
+    assert_eq!((told.len() + untold.len(), tally.left()), (COUNT + 1, 0));
 }
 
 #[test]

@@ -9,7 +9,6 @@ use redis::aio::{ConnectionLike as _, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{Route, RoutingInfo, SingleNodeRoutingInfo, SlotAddr};
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError, RedisResult,
@@ -17,11 +16,13 @@ use redis::{
 };
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use crate::config::{RedisStore, Topology};
 use crate::store::StoreError;
 use crate::store::redis::scripts::Script;
+use crate::store::redis::sentinel;
 
 /// How long a connection may take to be made, sentinels asked and all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ pub(super) struct Link {
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
+    /// Where it leads, if sentinels said so.
+    primary: Option<String>,
     failed: Option<Instant>,
 }
 
@@ -116,7 +119,7 @@ impl Target {
     pub(super) async fn ask(&self, commands: &[Cmd], key: &[u8]) -> Result<Vec<Value>, String> {
         let late = |_| "no answer in time".to_owned();
         let told = |error: RedisError| error.to_string();
-        let connection =
+        let (connection, _) =
             timeout(CONNECT_TIMEOUT, self.connect()).await.map_err(late)?.map_err(told)?;
         let mut answers = Vec::new();
         for command in commands {
@@ -127,51 +130,35 @@ impl Target {
         Ok(answers)
     }
 
-    async fn connect(&self) -> RedisResult<Connection> {
+    /// A connection, and where it leads if sentinels said so.
+    async fn connect(&self) -> RedisResult<(Connection, Option<String>)> {
         // Timeouts are ours: commands that wait on purpose take longer than others.
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
-        match self {
-            Self::Single(client) => {
-                client.get_multiplexed_async_connection_with_config(&config).await
-            }
+        let (client, primary) = match self {
+            Self::Single(client) => (client.as_ref().clone(), None),
             Self::Sentinel { settings, master } => {
-                let client = primary(settings, master).await?;
-                client.get_multiplexed_async_connection_with_config(&config).await
+                let client = sentinel::primary(settings, master).await?;
+                let primary = address(&client);
+                (client, Some(primary))
             }
             Self::Cluster(client) => {
-                return client.get_async_connection().await.map(Connection::Cluster);
+                return Ok((Connection::Cluster(client.get_async_connection().await?), None));
             }
-        }
-        .map(Connection::One)
+        };
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok((Connection::One(connection), primary))
     }
 }
 
-/// The primary, as the sentinels name it now.
-async fn primary(settings: &RedisStore, master: &str) -> RedisResult<Client> {
-    let mut builder =
-        SentinelClientBuilder::new(addresses(settings), master, SentinelServerType::Master)?
-            .set_client_to_redis_db(settings.database);
-    if let Some(username) = &settings.username {
-        builder = builder.set_client_to_redis_username(username);
-    }
-    if let Some(password) = &settings.password {
-        builder = builder.set_client_to_redis_password(password.expose());
-    }
-    if settings.tls {
-        builder = builder
-            .set_client_to_redis_tls_mode(TlsMode::Secure)
-            .set_client_to_redis_certificates(certificates(settings))
-            .set_client_to_sentinel_tls_mode(TlsMode::Secure)
-            .set_client_to_sentinel_certificates(certificates(settings));
-    }
-    builder.build()?.async_get_client().await
+fn address(client: &Client) -> String {
+    client.get_connection_info().addr().to_string()
 }
 
 fn no_server() -> RedisError {
     (ErrorKind::InvalidClientConfig, "no server").into()
 }
 
-fn addresses(settings: &RedisStore) -> Vec<ConnectionAddr> {
+pub(super) fn addresses(settings: &RedisStore) -> Vec<ConnectionAddr> {
     let address = |host: &str, port| {
         let host = host.to_owned();
         if settings.tls {
@@ -183,7 +170,7 @@ fn addresses(settings: &RedisStore) -> Vec<ConnectionAddr> {
     settings.servers.iter().map(|server| address(&server.host, server.port)).collect()
 }
 
-fn certificates(settings: &RedisStore) -> TlsCertificates {
+pub(super) fn certificates(settings: &RedisStore) -> TlsCertificates {
     TlsCertificates { client_tls: None, root_cert: settings.authorities.clone() }
 }
 
@@ -252,15 +239,14 @@ impl Link {
         let sending = send_both(connection, pipeline, route(keys.first()));
         let answers = timeout(ANSWER_TIMEOUT, sending).await;
         let mut answers = self.judged(generation, answers).await?.into_iter();
-        match (answers.next(), answers.next()) {
-            (Some(answer), Some(Value::Int(1..))) => {
-                answer.extract_error().map_err(|error| told(&error))
-            }
-            (_, held) => {
-                tracing::warn!(?held, "no replica holds yet what was written to Redis");
-                Err(StoreError::Unavailable)
-            }
+        match (answers.next().map(Value::extract_error), answers.next()) {
+            (Some(Ok(answer)), Some(Value::Int(1..))) => return Ok(answer),
+            (Some(Err(error)), _) => tracing::error!(%error, "Redis did not carry out a script"),
+            (_, held) => tracing::warn!(?held, "no replica holds yet what was written to Redis"),
         }
+        // It may be no primary any more.
+        self.drop_connection().await;
+        Err(StoreError::Unavailable)
     }
 
     /// Sends a command to the server that holds a key.
@@ -274,6 +260,24 @@ impl Link {
         self.send(command, Route::with_key(key, SlotAddr::Master), patience)
             .await
             .map_err(|_| StoreError::Unavailable)
+    }
+
+    /// Asks the sentinels which server is the primary; `None` when there are none.
+    pub(super) fn ask_sentinels(&self) -> Option<JoinHandle<Option<String>>> {
+        matches!(*self.target, Target::Sentinel { .. }).then_some(())?;
+        let target = Arc::clone(&self.target);
+        Some(self.runtime.spawn(async move {
+            let Target::Sentinel { settings, master } = &*target else { return None };
+            let asking = sentinel::primary(settings, master);
+            let primary = timeout(CONNECT_TIMEOUT, asking).await.ok()?.ok()?;
+            Some(address(&primary))
+        }))
+    }
+
+    /// Whether the connection leads to another server than the sentinels name.
+    pub(super) async fn leads_elsewhere(&self, named: &str) -> bool {
+        let state = self.current.lock().await;
+        state.connection.is_some() && state.primary.as_deref().is_some_and(|held| held != named)
     }
 
     /// Forgets the connection, so that the next command makes a new one.
@@ -336,8 +340,9 @@ impl Link {
         let connecting =
             self.runtime.spawn(async move { timeout(CONNECT_TIMEOUT, target.connect()).await });
         let reason = match connecting.await {
-            Ok(Ok(Ok(connection))) => {
+            Ok(Ok(Ok((connection, primary)))) => {
                 state.connection = Some(connection.clone());
+                state.primary = primary;
                 state.failed = None;
                 let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
                 return Ok((generation, connection));
@@ -352,11 +357,6 @@ impl Link {
         }
         Err(StoreError::Unavailable)
     }
-}
-
-fn told(error: &RedisError) -> StoreError {
-    tracing::error!(%error, "Redis did not carry out a script");
-    StoreError::Unavailable
 }
 
 fn route(key: Option<&Vec<u8>>) -> Route {

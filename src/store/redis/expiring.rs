@@ -34,8 +34,10 @@ impl Redis {
         key: &[u8; 32],
         now: Timestamp,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let args = [self.time(now), key.to_vec()];
-        parsed(self.durably(&self.scripts.take, &self.entry(family, key), &args).await?)
+        let [entry, ends] = self.entry(family, key);
+        let keys = [entry, ends, self.common("starts")];
+        let args = [number(LASTING), self.time(now), key.to_vec()];
+        parsed(self.durably(&self.scripts.take, &keys, &args).await?)
     }
 
     pub(in crate::store) async fn get(

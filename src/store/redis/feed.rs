@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::store::StoreError;
+use crate::store::redis::sentinel::Watch;
 use crate::store::redis::{LASTING, Redis, number, parsed};
 
 /// How long the server holds back its answer when there are no news.
@@ -49,6 +50,8 @@ pub(in crate::store) struct Heard {
     stopped: AtomicBool,
     /// Redis's clock less ours, in milliseconds.
     ahead: AtomicI64,
+    /// The count of starts; 0 while all is being read anew.
+    starts: AtomicU64,
 }
 
 impl Heard {
@@ -59,6 +62,7 @@ impl Heard {
             max,
             stopped: AtomicBool::new(false),
             ahead: AtomicI64::new(0),
+            starts: AtomicU64::new(0),
         }
     }
 
@@ -84,6 +88,10 @@ impl Heard {
         self.ahead.load(Ordering::Relaxed)
     }
 
+    pub(in crate::store) fn starts(&self) -> Option<u64> {
+        Some(self.starts.load(Ordering::Acquire)).filter(|starts| *starts > 0)
+    }
+
     fn mark(&self, at: Instant) {
         let after = u64::try_from((at - self.since).as_millis()).unwrap_or(u64::MAX);
         self.at.fetch_max(after.max(1), Ordering::AcqRel);
@@ -101,6 +109,9 @@ pub struct Feed<'s> {
     /// The connection that the server was asked over.
     generation: u64,
     beat: Instant,
+    /// The count of starts that it told.
+    starts: u64,
+    watch: Watch,
     waiting: VecDeque<News>,
     /// When what was handed out was read.
     handed_out: Option<Instant>,
@@ -129,6 +140,8 @@ impl<'s> Feed<'s> {
             known: None,
             generation: 0,
             beat: Instant::now(),
+            starts: 0,
+            watch: Watch::new(),
             waiting: VecDeque::new(),
             handed_out: None,
         }
@@ -183,6 +196,11 @@ impl<'s> Feed<'s> {
     /// Finds out who answers, and whether the cursor is worth anything there.
     async fn meet(&mut self) -> Result<(), StoreError> {
         let server = self.beat().await?;
+        if self.known.take_if(|known| *known != server).is_some() {
+            // Asked again over connections of which none leads to the one before.
+            self.redis.leave().await;
+            return Ok(());
+        }
         let news = self.redis.common("news");
         let ends = async |command: &str, [from, to]: [&str; 2]| {
             let mut range = redis::cmd(command);
@@ -202,6 +220,7 @@ impl<'s> Feed<'s> {
             tracing::info!("reading all revocations from Redis");
             self.cursor = last;
             self.phase = Phase::Reading { after: None, server };
+            self.redis.heard.starts.store(0, Ordering::Release);
             self.waiting.push_back(News::Begin);
         }
         Ok(())
@@ -209,12 +228,19 @@ impl<'s> Feed<'s> {
 
     /// Waits for news, and now and then makes sure of who tells them.
     async fn listen(&mut self) -> Result<(), StoreError> {
+        if self.is_elsewhere().await {
+            // The server before may go on for itself, and has nothing more to say here.
+            self.known = None;
+            self.redis.leave().await;
+            return Ok(());
+        }
         if self.beat.elapsed() >= BEAT {
             let server = self.beat().await?;
             if self.known.as_ref() != Some(&server) {
                 tracing::warn!("Redis failed over, was restarted or lost everything");
                 return Err(StoreError::Unavailable);
             }
+            self.redis.heard.starts.store(self.starts, Ordering::Release);
         }
         let news = self.redis.common("news");
         let mut read = redis::cmd("XREAD");
@@ -251,17 +277,29 @@ impl<'s> Feed<'s> {
         Ok(())
     }
 
+    /// Whether sentinels name another primary than the one that somebody here talks to.
+    async fn is_elsewhere(&mut self) -> bool {
+        let Some(named) = self.watch.named(&self.redis.link).await else { return false };
+        for link in [&self.redis.link, &self.redis.durable, &self.redis.listening] {
+            if link.leads_elsewhere(&named).await {
+                tracing::warn!(named, "the sentinels name another primary of Redis");
+                return true;
+            }
+        }
+        false
+    }
+
     /// Writes a sign of life, and says who took it. A primary that was cut off from
     /// its replicas refuses it, if it is told to.
     async fn beat(&mut self) -> Result<Server, StoreError> {
-        let lasting = ["born", "alive", "keys", "starts", "revoked", "news"];
+        let lasting = ["born", "alive", "starts", "keys", "revoked", "news"];
         let keys = lasting.map(|name| self.redis.common(name));
         // Never the same twice, so that a store that lost it is told from the one before.
         let birth: [u8; 16] = self.redis.entropy.bytes().map_err(|_| StoreError::Unavailable)?;
         let args = [number(LASTING), birth.to_vec()];
         let before = self.redis.clock.now();
         let beat = self.redis.link.script(&self.redis.scripts.beat, &keys, &args).await?;
-        let (born, time): (Vec<u8>, i64) = parsed(beat)?;
+        let (born, time, starts): (Vec<u8>, i64, u64) = parsed(beat)?;
         let after = self.redis.clock.now();
         let ours = i64::midpoint(before.millis(), after.millis());
         self.redis.heard.ahead.store(time.saturating_sub(ours), Ordering::Relaxed);
@@ -271,12 +309,14 @@ impl<'s> Feed<'s> {
         let key = self.redis.common("");
         let heard: String =
             parsed(self.redis.listening.command(&info, &key, Duration::ZERO).await?)?;
-        if !heard.contains(&format!("master_replid:{replication}")) {
-            tracing::warn!("two servers think that they are the primary of Redis");
+        // A replica tells its primary's, but may be cut off from that one's news.
+        let is_primary = heard.contains("role:master");
+        if !is_primary || !heard.contains(&format!("master_replid:{replication}")) {
+            tracing::warn!("two servers seem to be the primary of Redis");
             self.redis.link.drop_connection().await;
             return Err(StoreError::Unavailable);
         }
-        self.beat = Instant::now();
+        (self.beat, self.starts) = (Instant::now(), starts);
         Ok(Server { replication, born })
     }
 }

@@ -14,12 +14,13 @@ mod feed;
 mod keys;
 mod scripts;
 mod seal;
+mod sentinel;
 mod sessions;
 mod survey;
 mod windows;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
@@ -58,6 +59,8 @@ pub(super) struct Redis {
     prefix: String,
     /// Whether the server of what is one for all has a replica.
     replicas: AtomicU8,
+    /// How often another server took the place of the one before.
+    moves: AtomicU64,
     heard: Heard,
     /// Tells this process from others.
     name: [u8; 16],
@@ -85,6 +88,7 @@ impl Redis {
             entropy,
             prefix: settings.key_prefix.clone(),
             replicas: AtomicU8::new(UNKNOWN),
+            moves: AtomicU64::new(0),
             heard: Heard::new(settings.max_staleness),
             name,
         })
@@ -116,10 +120,12 @@ impl Redis {
         self.link.command(&set, &key, Duration::ZERO).await.map(drop)
     }
 
-    /// Counts a start of this process; answers with the count.
-    pub(super) async fn begin(&self) -> Result<u64, StoreError> {
+    /// Counts a start of this process, from no less than was counted before; answers
+    /// with the count.
+    pub(super) async fn begin(&self, before: u64) -> Result<u64, StoreError> {
         let keys = [self.common("starts")];
-        parsed(self.durably(&self.scripts.start, &keys, &[number(LASTING)]).await?)
+        let args = [number(LASTING), before.to_string().into_bytes()];
+        parsed(self.durably(&self.scripts.start, &keys, &args).await?)
     }
 
     /// Whether this process looks after what all share, for so long.
@@ -135,8 +141,31 @@ impl Redis {
         format!("{{{}}}:{name}", self.prefix).into_bytes()
     }
 
+    /// Leaves the server that another one took the place of. What is still under way
+    /// there is not answered as done.
+    async fn leave(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+        self.replicas.store(UNKNOWN, Ordering::Release);
+        for link in [&self.link, &self.durable, &self.listening] {
+            link.drop_connection().await;
+        }
+    }
+
     /// Runs a script whose answer must outlive a failing primary, where there is a replica.
     async fn durably(
+        &self,
+        script: &Script,
+        keys: &[Vec<u8>],
+        args: &[Vec<u8>],
+    ) -> Result<Value, StoreError> {
+        let moves = self.moves.load(Ordering::Acquire);
+        let answer = self.held_durably(script, keys, args).await?;
+        // Of what was written meanwhile to the server before, nobody tells the next one.
+        let has_moved = self.moves.load(Ordering::Acquire) != moves;
+        if has_moved { Err(StoreError::Unavailable) } else { Ok(answer) }
+    }
+
+    async fn held_durably(
         &self,
         script: &Script,
         keys: &[Vec<u8>],

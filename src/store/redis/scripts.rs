@@ -130,8 +130,8 @@ scripts! {
             end
         end
         return page";
-    /// Remembers revocations and tells of those that are new. KEYS revoked, news; ARGV keep,
-    /// then id, until and both packed, of each. How many were new.
+    /// Remembers revocations and tells of those that are new. KEYS revoked, news, starts;
+    /// ARGV keep, then id, until and both packed, of each. How many were new.
     revoke = r"
         local told = {}
         for i = 2, #ARGV, 3 do
@@ -141,7 +141,8 @@ scripts! {
         end
         if #told > 0 then
             redis.call('XADD', KEYS[2], 'MAXLEN', '~', 20000, '*', 'r', table.concat(told))
-            for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
+            redis.call('INCRBY', KEYS[3], #told)
+            for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         end
         return #told";
     /// Revocations by their end, after one of them. KEYS revoked; ARGV limit, id, until.
@@ -171,12 +172,16 @@ scripts! {
         redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
         redis.call('PEXPIRE', KEYS[2], ARGV[1])
         return 1";
-    /// Takes an entry away. KEYS entry, ends; ARGV now, key.
+    /// Takes an entry away. KEYS entry, ends, starts; ARGV keep, now, key.
     take = r"
-        local now = time(ARGV[1])
-        local until_ = redis.call('ZSCORE', KEYS[2], ARGV[2])
+        local now = time(ARGV[2])
+        local until_ = redis.call('ZSCORE', KEYS[2], ARGV[3])
         local value = redis.call('GETDEL', KEYS[1])
-        redis.call('ZREM', KEYS[2], ARGV[2])
+        redis.call('ZREM', KEYS[2], ARGV[3])
+        if value then
+            redis.call('INCR', KEYS[3])
+            redis.call('PEXPIRE', KEYS[3], ARGV[1])
+        end
         if until_ and tonumber(until_) > now then return value end
         return false";
     /// Reads an entry. KEYS entry, ends; ARGV now, key.
@@ -222,28 +227,31 @@ scripts! {
     give_back = r"
         for i = 1, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i]) end
         return 1";
-    /// Replaces the sealed keys if they are as they were read, and tells. KEYS keys, news;
-    /// ARGV keep, before, after.
+    /// Replaces the sealed keys if they are as they were read, and tells. KEYS keys, news,
+    /// starts; ARGV keep, before, after.
     keys = r"
         local held = redis.call('GET', KEYS[1]) or ''
         if held ~= ARGV[2] then return 0 end
         redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
         redis.call('XADD', KEYS[2], 'MAXLEN', '~', 20000, '*', 'k', '')
-        redis.call('PEXPIRE', KEYS[2], ARGV[1])
+        redis.call('INCR', KEYS[3])
+        for i = 2, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         return 1";
     /// A sign of life that is a write, so that a primary without replicas can refuse it.
-    /// KEYS born, alive, then what lasts; ARGV keep, birth. Since when the store is, and
-    /// its time in milliseconds.
+    /// KEYS born, alive, starts, then what lasts; ARGV keep, birth. Since when the store
+    /// is, its time in milliseconds, and the count of starts.
     beat = r"
         local t = redis.call('TIME')
         redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[1])
         redis.call('SET', KEYS[2], t[1], 'PX', ARGV[1])
         for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
-        return {redis.call('GET', KEYS[1]), t[1] * 1000 + math.floor(t[2] / 1000)}";
-    /// Counts a start, unless it is far behind what the caller saw. KEYS starts; ARGV keep.
+        return {redis.call('GET', KEYS[1]), t[1] * 1000 + math.floor(t[2] / 1000),
+            tonumber(redis.call('GET', KEYS[3]) or 0)}";
+    /// Counts a start, from no less than was counted before. KEYS starts; ARGV keep, before.
     start = r"
-        local starts = redis.call('INCR', KEYS[1])
-        redis.call('PEXPIRE', KEYS[1], ARGV[1])
+        local held = tonumber(redis.call('GET', KEYS[1]) or 0)
+        local starts = math.max(held, tonumber(ARGV[2])) + 1
+        redis.call('SET', KEYS[1], string.format('%.0f', starts), 'PX', ARGV[1])
         return starts";
     /// Whose turn it is to look after what all share. KEYS turn; ARGV who, length.
     turn = r"

@@ -104,7 +104,7 @@ impl Redis {
         &self,
         ended: &[(SessionId, Timestamp)],
     ) -> Result<(), StoreError> {
-        let keys = [self.common("revoked"), self.common("news")];
+        let keys = ["revoked", "news", "starts"].map(|name| self.common(name));
         for ended in ended.chunks(AT_ONCE) {
             let mut args = vec![number(LASTING)];
             for (session, until) in ended {

@@ -9,8 +9,8 @@ use crate::config::{self, RedisServer as Server, RedisStore, Topology};
 use crate::secret::Secret;
 
 #[path = "../../../tests/suite/support/redis.rs"]
-#[expect(dead_code, unreachable_pub, reason = "what kills servers is for the tests of the whole")]
-mod servers;
+#[expect(dead_code, unreachable_pub, reason = "some of it is for the tests of the whole")]
+pub(crate) mod servers;
 
 /// A store in Redis with names that nobody else uses.
 pub(crate) fn settings(topology: Topology, ports: &[u16]) -> config::Store {

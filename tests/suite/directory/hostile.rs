@@ -378,6 +378,8 @@ async fn gateway_before(server: &Hostile) -> World {
         );
         setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
         setup.set("throttle", "login_per_user", "\"100000 per 5m\"");
+        // Thousands are refused, one after the other.
+        setup.set("throttle", "refusal_after", "\"1ms\"");
     })
     .await
 }

@@ -25,7 +25,7 @@ fn in_redis(slapd: &Slapd, upstream: &Upstream, redis: &RedisServer) -> Setup {
 async fn redis_is_asked_for_its_version_our_rights_its_clock_and_the_keys() {
     let mut redis = RedisServer::start(&[POOR]);
     let (slapd, upstream) = (shared_slapd(), Upstream::start().await);
-    let mut setup = in_redis(&slapd, &upstream, &redis);
+    let setup = in_redis(&slapd, &upstream, &redis);
     let said = doctor(&setup, &[]).await;
     said.ends_with(0).has(&["ok", "store", "keys", "none yet"]);
     said.has(&["ok", "store", "reach", "Redis 7", "replicas: 0", "with it: 0"]);

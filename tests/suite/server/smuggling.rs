@@ -18,7 +18,9 @@ fn recorder() -> (SocketAddr, Receiver<String>) {
         while let Ok(count @ 1..) = socket.read(&mut buffer) {
             seen.extend_from_slice(&buffer[..count]);
         }
-        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        // Said, so that the next request is never sent on a connection that is just closing.
+        let answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+        let _ = socket.write_all(answer);
         let _ = sender.lock().unwrap().send(String::from_utf8_lossy(&seen).into_owned());
     });
     (address, receiver)

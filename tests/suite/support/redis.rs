@@ -4,6 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,17 +14,17 @@ use tokio::time::Instant;
 /// How long servers may take to come up, and to agree with each other.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// A shell that ends the server when its input ends, as it does with this process.
-const KEEPER: &str = r#""$@" >/dev/null 2>&1 & server=$!; read end; kill -9 $server"#;
+const KEEPER: &str = r#""$@" >/dev/null 2>&1 & server=$!; read end; kill -9 $server; wait $server"#;
 /// The name that sentinels know the primary by.
 pub const MASTER: &str = "main";
 
 /// One server; dropping it kills it.
 pub struct RedisServer {
     keeper: Child,
+    program: &'static str,
     /// Where it listens.
     pub port: u16,
-    /// Held so that it is there.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl RedisServer {
@@ -38,19 +39,39 @@ impl RedisServer {
         Self::run("redis-server", port, &(text + &settings.join("\n")))
     }
 
-    fn run(program: &str, port: u16, settings: &str) -> Self {
+    fn run(program: &'static str, port: u16, settings: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         std::fs::write(folder.path().join("conf"), settings).expect("a file");
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper", program, "conf"])
-            .current_dir(folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("a shell");
-        let server = Self { keeper, port, _folder: folder };
-        until(&format!("{program} does not come up"), || server.asked("PING").is_some());
+        let server = Self { keeper: keeper(program, &folder), program, port, folder };
+        server.is_up();
         server
+    }
+
+    fn is_up(&self) {
+        let complaint = format!("{} does not come up", self.program);
+        until(&complaint, || self.asked("PING").is_some_and(|answer| answer.starts_with("+PONG")));
+    }
+
+    /// What it would load at a start, as of now.
+    pub fn backup(&self) -> Vec<u8> {
+        let saved = self.asked("SAVE").expect("an answer");
+        assert!(saved.starts_with("+OK"), "{saved}");
+        std::fs::read(self.dump()).expect("a backup")
+    }
+
+    /// Kills it and starts it again: empty, or with what a backup holds.
+    pub fn restart(&mut self, backup: Option<&[u8]>) {
+        self.kill();
+        let _ = std::fs::remove_file(self.dump());
+        if let Some(backup) = backup {
+            std::fs::write(self.dump(), backup).expect("a file");
+        }
+        self.keeper = keeper(self.program, &self.folder);
+        self.is_up();
+    }
+
+    fn dump(&self) -> PathBuf {
+        self.folder.path().join("dump.rdb")
     }
 
     /// Kills it, as a crash would.
@@ -175,6 +196,17 @@ impl Cluster {
         let at = |node: &&mut RedisServer| line.contains(&format!(":{}@", node.port));
         self.nodes.iter_mut().find(at).expect("a node of ours")
     }
+}
+
+fn keeper(program: &str, folder: &TempDir) -> Child {
+    Command::new("sh")
+        .args(["-c", KEEPER, "keeper", program, "conf"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell")
 }
 
 fn free_port() -> u16 {
