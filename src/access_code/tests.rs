@@ -1,100 +1,21 @@
-//! Codes over the store in memory and the embedded one, with a clock that the test
-//! moves.
+//! Codes over every kind of store, with a clock that the test moves.
 
 mod attacker;
+mod site;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use tempfile::TempDir;
 
-use super::{AccessCodes, Code, CodeKeys, IssueError, Issued, Ledger, RedeemError, Redeemed};
-use crate::ambient::{Clock, Entropy, ManualTime};
-use crate::config::{self, GuessBudget, Rate, SuccessBound};
-use crate::identity::{Reference, Role, Subject};
-use crate::metrics::Metrics;
+use super::{Budget, BudgetError, Code, IssueError, Ledger, RedeemError, Redeemed};
+use crate::config::{GuessBudget, Rate, SuccessBound};
+use crate::identity::{Reference, Subject};
 use crate::secret::Secret;
-use crate::store::{Family, SecretName, Store};
+use crate::store::{Family, SecretName};
 
-const HOUR: Duration = Duration::from_hours(1);
-
-/// Three gateways on one store.
-struct Site {
-    gateways: [AccessCodes; 3],
-    metrics: Metrics,
-    time: ManualTime,
-    _folder: TempDir,
-}
-
-fn settings(digits: u8, alive_max: u32, one_in: u32) -> config::AccessCodes {
-    config::AccessCodes {
-        lifetime: HOUR,
-        session_lifetime: Duration::from_mins(15),
-        alive_max,
-        issuer_roles: vec![Role::new("tracer")],
-        per_issuer: Rate { count: 1_000_000, window: HOUR },
-        budgets: GuessBudget::of_lengths(digits, alive_max, SuccessBound { one_in }),
-    }
-}
-
-async fn site(kind: &str, settings: &config::AccessCodes) -> Site {
-    let folder = TempDir::new().unwrap();
-    let (clock, time) = Clock::manual();
-    let metrics = Metrics::new().unwrap();
-    let config = match kind {
-        "memory" => config::Store::Memory,
-        _ => config::Store::Embedded { path: folder.path().join("state.redb") },
-    };
-    let store =
-        Store::open(&config, Duration::ZERO, (&clock, &Entropy::system()), &metrics).await.unwrap();
-    store.open_windows(100_000, clock.now()).unwrap();
-    on(Arc::new(store), settings, (clock, time), (metrics, folder)).await
-}
-
-async fn on(
-    store: Arc<Store>,
-    settings: &config::AccessCodes,
-    (clock, time): (Clock, ManualTime),
-    (metrics, folder): (Metrics, TempDir),
-) -> Site {
-    let mut gateways = Vec::new();
-    for seed in 1..=3 {
-        let entropy = Entropy::seeded(seed);
-        let keys = CodeKeys::open(&store, &entropy).await.unwrap();
-        let ledger = Ledger { store: Arc::clone(&store), keys, clock: clock.clone(), entropy };
-        gateways.push(AccessCodes::new(settings, &ledger, &metrics));
-    }
-    let gateways = gateways.try_into().unwrap_or_else(|_| unreachable!());
-    Site { gateways, metrics, time, _folder: folder }
-}
-
-const KINDS: [&str; 2] = ["memory", "embedded"];
-
-fn address(number: u32) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + number))
-}
-
-fn zoe() -> Subject {
-    Subject::new("zoë")
-}
-
-impl Site {
-    async fn issue(&self) -> Issued {
-        self.gateways[0].issue(&zoe(), None).await.unwrap()
-    }
-
-    /// On the gateway of that number, from the address of that number.
-    async fn redeem(&self, code: &Code, number: u32) -> Result<Redeemed, RedeemError> {
-        let gateway = usize::try_from(number % 3).unwrap();
-        self.gateways[gateway].redeem(code, address(number)).await
-    }
-
-    fn events(&self, event: &str) -> u64 {
-        self.metrics.access_codes(event).get()
-    }
-}
+use self::site::{HOUR, KINDS, address, settings, site, zoe};
 
 /// A code of so many digits that is not alive: only for sites where few are.
 fn wrong(digits: usize) -> Code {
@@ -131,16 +52,50 @@ async fn a_code_is_redeemed_once_and_before_its_end() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_who_redeem_one_code_at_once_exactly_one_wins() {
     for kind in KINDS {
-        let site = site(kind, &settings(6, 50, 2)).await;
+        let site = Arc::new(site(kind, &settings(6, 50, 2)).await);
         let code = site.issue().await.code;
-        let tries = (0..200).map(|number| site.redeem(&code, number));
-        let results = futures_util::future::join_all(tries).await;
-        let won = results.iter().filter(|result| result.is_ok()).count();
-        let refused = results.iter().filter(|it| outcome(it) == "wrong").count();
-        assert_eq!((won, refused), (1, 199), "{kind}");
+        let tries = (0..200).map(|number| {
+            let (site, code) = (Arc::clone(&site), code.clone());
+            tokio::spawn(async move { outcome(&site.redeem(&code, number).await) })
+        });
+        let outcomes = futures_util::future::join_all(tries).await;
+        let of = |wanted| outcomes.iter().filter(|it| *it.as_ref().unwrap() == wanted).count();
+        assert_eq!((of("redeemed"), of("wrong")), (1, 199), "{kind}");
+        assert_eq!((site.events("redeemed"), site.events("wrong")), (1, 199), "{kind}");
+    }
+}
+
+/// The guards of backends' own codes, one on each gateway.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guards_of_one_name_let_through_at_once_what_one_budget_has() {
+    for kind in KINDS {
+        let site = site(kind, &settings(6, 50, 100)).await;
+        let limit = GuessBudget::of_backend(6, 50, SuccessBound { one_in: 100 });
+        let guard = |gateway: &super::AccessCodes| {
+            Arc::new(Budget::new("guard", limit, gateway.ledger.clone()))
+        };
+        let guards = site.gateways.each_ref().map(guard);
+        let tries = (0..300).map(|number| {
+            let guard = Arc::clone(&guards[usize::try_from(number % 3).unwrap()]);
+            tokio::spawn(async move { guard.reserve(address(number)).await })
+        });
+        let (mut through, mut refused) = (Vec::new(), 0);
+        for reserved in futures_util::future::join_all(tries).await {
+            match reserved.unwrap() {
+                Ok(counted) => through.push(counted),
+                Err(BudgetError::Spent { .. }) => refused += 1,
+                Err(error) => panic!("{kind}: {error}"),
+            }
+        }
+        assert_eq!((through.len(), refused), (200, 100), "{kind}");
+        assert_eq!(guards[1].spent().await, Ok(200), "{kind}");
+        // What was right may be tried again, at any of them.
+        through.pop().unwrap().give_back().await.unwrap();
+        assert!(guards[2].reserve(address(300)).await.is_ok(), "{kind}");
+        assert!(guards[0].reserve(address(301)).await.is_err(), "{kind}");
     }
 }
 
@@ -248,20 +203,23 @@ async fn one_address_spends_a_small_part_and_right_codes_cost_nothing() {
 
 #[tokio::test]
 async fn codes_are_kept_under_a_key_that_serves_nothing_else() {
-    let site = site("memory", &settings(6, 50, 100)).await;
-    let issued = site.issue().await;
-    let Ledger { store, clock, .. } = &site.gateways[0].ledger;
-    let mut found = Vec::new();
-    for name in [SecretName::AccessCode, SecretName::Names, SecretName::Device] {
-        let secret = store.secret(name, Secret::new([7; 32])).await.unwrap();
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
-        let tag = hmac::sign(&key, issued.code.expose().as_bytes());
-        let key = tag.as_ref().try_into().unwrap();
-        let value = store.get(Family::AccessCode, key, clock.now()).await.unwrap();
-        found.push(value.is_some());
-        let text = String::from_utf8(value.unwrap_or_default()).unwrap();
-        assert!(!text.contains(issued.code.expose()), "{text}");
+    for kind in KINDS {
+        let site = site(kind, &settings(6, 50, 100)).await;
+        let issued = site.issue().await;
+        // As another gateway finds it.
+        let Ledger { store, clock, .. } = &site.gateways[1].ledger;
+        let mut found = Vec::new();
+        for name in [SecretName::AccessCode, SecretName::Names, SecretName::Device] {
+            let secret = store.secret(name, Secret::new([7; 32])).await.unwrap();
+            let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose());
+            let tag = hmac::sign(&key, issued.code.expose().as_bytes());
+            let key = tag.as_ref().try_into().unwrap();
+            let value = store.get(Family::AccessCode, key, clock.now()).await.unwrap();
+            found.push(value.is_some());
+            let text = String::from_utf8(value.unwrap_or_default()).unwrap();
+            assert!(!text.contains(issued.code.expose()), "{kind}: {text}");
+        }
+        assert_eq!(found, [true, false, false], "{kind}");
+        assert_eq!(store.count(Family::AccessCode, clock.now()).await, Ok(1), "{kind}");
     }
-    assert_eq!(found, [true, false, false]);
-    assert_eq!(store.count(Family::AccessCode, clock.now()).await.unwrap(), 1);
 }

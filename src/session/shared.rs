@@ -186,6 +186,7 @@ impl Sessions {
                 "the store is behind what it was: all token keys are replaced, everybody logs in again"
             );
             events.extend(self.drop_shared().await?);
+            self.store.void_codes().await?;
         }
         // Only now, as what is behind must be seen to be until the keys are gone.
         let starts = self.store.count_start(known).await?;

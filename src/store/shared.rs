@@ -111,6 +111,17 @@ impl Store {
         }
     }
 
+    /// Voids all access codes of a store that was put back: some may have been redeemed.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn void_codes(&self) -> Result<(), StoreError> {
+        match self.redis() {
+            Some(redis) => self.counted("void", redis.void_all_codes().await),
+            None => Ok(()),
+        }
+    }
+
     /// The count of starts as it was read last; `None` while all is being read anew.
     #[must_use]
     pub fn starts_heard(&self) -> Option<u64> {

@@ -64,7 +64,7 @@ async fn stores(test: impl AsyncFn(&Store)) {
 }
 
 /// Reads the news until they are fresh.
-async fn hear(store: &Store) {
+pub(crate) async fn hear(store: &Store) {
     let Some(mut feed) = store.feed() else { return };
     while feed.next().await != News::Complete {}
     feed.settle();
@@ -271,4 +271,5 @@ async fn starts_and_key_are_kept() {
 
 mod attempts;
 mod expiring;
+mod put_back;
 pub(crate) mod redis;

@@ -39,6 +39,13 @@ pub(super) struct Shared {
     up: AtomicBool,
 }
 
+impl Shared {
+    /// Only the writer opens and closes it.
+    fn is_open(&self) -> bool {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
 pub(super) struct Writer {
     shared: Arc<Shared>,
     jobs: Option<mpsc::Sender<Job>>,
@@ -149,15 +156,16 @@ impl Work {
     }
 
     fn reopen_if_closed(&mut self) -> Result<(), String> {
-        let mut database = self.shared.database.write().unwrap_or_else(PoisonError::into_inner);
-        if database.is_some() {
+        // Readers wait for no lock: it is taken, or waited for, only when they cannot read.
+        if self.shared.is_open() {
             return Ok(());
         }
         if self.tried.is_some_and(|tried| tried.elapsed() < REOPEN_PAUSE) {
             return Err("it could not be opened again a moment ago".to_owned());
         }
         self.tried = Some(Instant::now());
-        *database = Some((self.reopen)().map_err(|obstacle| format!("{obstacle:?}"))?);
+        let database = (self.reopen)().map_err(|obstacle| format!("{obstacle:?}"))?;
+        *self.shared.database.write().unwrap_or_else(PoisonError::into_inner) = Some(database);
         tracing::info!(store.path = %self.path.display(), "the store is open again");
         Ok(())
     }

@@ -35,18 +35,24 @@ async fn gateways(topology: &str, urls: &str) -> Several {
     .await
 }
 
-/// Logs in and out for a while; answers with those whose logout was answered.
-async fn log_in_and_out(all: &Several, until: Instant) -> Vec<Client> {
+/// Logs in and out for a while, beside requests of somebody who stays; answers with
+/// those whose logout was answered.
+async fn log_in_and_out(all: &Several, stays: &Client, until: Instant) -> Vec<Client> {
     let mut ended = Vec::new();
     while Instant::now() < until {
         let client = all.gateways[0].client();
         if log_in(&client, ADMIN, PASSWORD).await.status == 200 {
             let kept = client.copy();
             if client.post("/auth/logout").own_page().send().await.status == 204 {
+                let answer = kept.copy().get("/app/echo").send().await;
+                answer.expect(401, "SessionRevoked");
                 ended.push(kept);
             }
         } else {
             sleep(Duration::from_millis(50)).await;
+        }
+        for gateway in 0..2 {
+            all.at(gateway, stays).get("/app/echo").send().await.expect_status(200);
         }
     }
     ended
@@ -98,16 +104,17 @@ async fn survives(all: &Several, limit: Duration, kill: impl FnOnce()) {
         (log_in(&client, TRACER, PASSWORD).await.status == 200).then_some(client)
     })
     .await;
-    let mut ended = log_in_and_out(all, Instant::now() + Duration::from_secs(2)).await;
+    let mut ended = log_in_and_out(all, &carol, Instant::now() + Duration::from_secs(2)).await;
     let before = ended.len();
     kill();
     let killed = Instant::now();
     while ended.len() == before {
         assert!(killed.elapsed() < limit, "{:?}", killed.elapsed());
-        ended.extend(log_in_and_out(all, Instant::now() + Duration::from_millis(100)).await);
+        ended
+            .extend(log_in_and_out(all, &carol, Instant::now() + Duration::from_millis(100)).await);
     }
     eprintln!("answered again after {:?}", killed.elapsed());
-    ended.extend(log_in_and_out(all, until).await);
+    ended.extend(log_in_and_out(all, &carol, until).await);
     assert!(before > 0 && ended.len() > before, "{before} of {} before", ended.len());
     assert!(redeeming.await.expect("no panic") > 0);
     for gateway in &all.gateways {

@@ -54,6 +54,7 @@ mod scaling;
 mod server;
 mod several_gateways;
 mod shaping;
+mod shared_codes;
 mod smuggling;
 mod starts;
 mod streaming;

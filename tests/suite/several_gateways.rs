@@ -115,6 +115,11 @@ async fn a_gateway_cut_off_from_redis_refuses_all_and_comes_back_complete() {
     let answer = log_in(&all.gateways[1].client(), TRACER, PASSWORD).await;
     answer.expect(503, "StoreUnavailable");
     all.gateways[1].readiness(503).await;
+    let lag = async |gateway: usize| {
+        let metrics = all.gateways[gateway].metrics().await;
+        metrics.sum("bindgate_revocation_lag_seconds", &[])
+    };
+    assert!(lag(1).await > 1.5 && lag(0).await < 1.5);
     all.at(0, &carol).get("/app/echo").send().await.expect_status(200);
 
     relay.becomes(Mood::Well);
@@ -122,6 +127,7 @@ async fn a_gateway_cut_off_from_redis_refuses_all_and_comes_back_complete() {
     all.answers(1, &carol, SERVED).await;
     all.at(1, &kept).get("/app/echo").send().await.expect(401, "SessionRevoked");
     all.gateways[1].readiness(200).await;
+    eventually_async("the news are new", async || (lag(1).await < 1.5).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

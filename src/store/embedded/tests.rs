@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Embedded, FullDisk, NUMBERS};
@@ -43,6 +44,28 @@ async fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(store.revocations(None).unwrap(), [(session(2), LATER)]);
     assert_eq!(store.starts(), Ok(Some(3)));
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Reading waits for nothing, so whatever lock a write takes would be an outage to it.
+#[tokio::test]
+async fn no_write_keeps_anybody_from_reading() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(&folder.path().join("state.redb")).await);
+    store.create(record(1)).await.unwrap();
+    let readers = [(); 2].map(|()| {
+        let store = Arc::clone(&store);
+        tokio::task::spawn_blocking(move || {
+            (0..20_000).filter(|_| store.read(session(1)) == Ok(Some(record(1)))).count()
+        })
+    });
+    let mut writes = 0;
+    while !readers.iter().all(tokio::task::JoinHandle::is_finished) {
+        writes += 1;
+        store.set_starts(writes).await.unwrap();
+    }
+    for reader in readers {
+        assert_eq!(reader.await.unwrap(), 20_000, "beside {writes} writes");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Entries that end by themselves, in Redis: each has a key with a time to live,
 //! and each family a list of ends.
 
+use std::time::Duration;
+
 use crate::ambient::Timestamp;
 use crate::store::redis::{LASTING, Redis, number, parsed};
 use crate::store::{Expiring, Family, Put, StoreError};
@@ -35,7 +37,7 @@ impl Redis {
         now: Timestamp,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let [entry, ends] = self.entry(family, key);
-        let keys = [entry, ends, self.common("starts")];
+        let keys = [entry, ends, self.common("starts"), self.common("taken")];
         let args = [number(LASTING), self.time(now), key.to_vec()];
         parsed(self.durably(&self.scripts.take, &keys, &args).await?)
     }
@@ -57,6 +59,27 @@ impl Redis {
     ) -> Result<u64, StoreError> {
         let [_, ends] = self.entry(family, &[0; 32]);
         parsed(self.link.script(&self.scripts.count, &[ends], &[self.time(now)]).await?)
+    }
+
+    /// Voids the access codes of a store in which fewer were taken than the caller knows
+    /// of: it was put back, and some would be redeemed once more.
+    pub(in crate::store) async fn void_codes(&self, known: u64) -> Result<(), StoreError> {
+        let [_, ends] = self.entry(Family::AccessCode, &[0; 32]);
+        let args = [number(LASTING), known.to_string().into_bytes()];
+        let voided = self.durably(&self.scripts.void, &[self.common("taken"), ends], &args).await?;
+        let voided: u64 = parsed(voided)?;
+        if voided > 0 {
+            tracing::warn!(codes = voided, "Redis lost what was redeemed: access codes are void");
+        }
+        Ok(())
+    }
+
+    /// Those of a store that is known to have been put back.
+    pub(in crate::store) async fn void_all_codes(&self) -> Result<(), StoreError> {
+        let taken = self.common("taken");
+        let get = redis::cmd("GET").arg(&taken).take();
+        let held: Option<u64> = parsed(self.link.command(&get, &taken, Duration::ZERO).await?)?;
+        self.void_codes(held.unwrap_or(0).saturating_add(1)).await
     }
 
     /// The key of an entry, and its family's ends.

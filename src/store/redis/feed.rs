@@ -109,8 +109,11 @@ pub struct Feed<'s> {
     /// The connection that the server was asked over.
     generation: u64,
     beat: Instant,
-    /// The count of starts that it told.
+    /// The counts that it told: of starts, and of what was taken.
     starts: u64,
+    taken: u64,
+    /// How much was taken for sure.
+    taken_known: u64,
     watch: Watch,
     waiting: VecDeque<News>,
     /// When what was handed out was read.
@@ -141,6 +144,8 @@ impl<'s> Feed<'s> {
             generation: 0,
             beat: Instant::now(),
             starts: 0,
+            taken: 0,
+            taken_known: 0,
             watch: Watch::new(),
             waiting: VecDeque::new(),
             handed_out: None,
@@ -217,6 +222,9 @@ impl<'s> Feed<'s> {
         if self.known.as_ref() == Some(&server) && holds(&self.cursor) {
             self.phase = Phase::Following;
         } else {
+            if self.taken < self.taken_known {
+                self.redis.void_codes(self.taken_known).await?;
+            }
             tracing::info!("reading all revocations from Redis");
             self.cursor = last;
             self.phase = Phase::Reading { after: None, server };
@@ -241,6 +249,7 @@ impl<'s> Feed<'s> {
                 return Err(StoreError::Unavailable);
             }
             self.redis.heard.starts.store(self.starts, Ordering::Release);
+            self.taken_known = self.taken;
         }
         let news = self.redis.common("news");
         let mut read = redis::cmd("XREAD");
@@ -292,14 +301,14 @@ impl<'s> Feed<'s> {
     /// Writes a sign of life, and says who took it. A primary that was cut off from
     /// its replicas refuses it, if it is told to.
     async fn beat(&mut self) -> Result<Server, StoreError> {
-        let lasting = ["born", "alive", "starts", "keys", "revoked", "news"];
+        let lasting = ["born", "alive", "starts", "taken", "keys", "revoked", "news"];
         let keys = lasting.map(|name| self.redis.common(name));
         // Never the same twice, so that a store that lost it is told from the one before.
         let birth: [u8; 16] = self.redis.entropy.bytes().map_err(|_| StoreError::Unavailable)?;
         let args = [number(LASTING), birth.to_vec()];
         let before = self.redis.clock.now();
         let beat = self.redis.link.script(&self.redis.scripts.beat, &keys, &args).await?;
-        let (born, time, starts): (Vec<u8>, i64, u64) = parsed(beat)?;
+        let (born, time, starts, taken): (Vec<u8>, i64, u64, u64) = parsed(beat)?;
         let after = self.redis.clock.now();
         let ours = i64::midpoint(before.millis(), after.millis());
         self.redis.heard.ahead.store(time.saturating_sub(ours), Ordering::Relaxed);
@@ -316,7 +325,7 @@ impl<'s> Feed<'s> {
             self.redis.link.drop_connection().await;
             return Err(StoreError::Unavailable);
         }
-        (self.beat, self.starts) = (Instant::now(), starts);
+        (self.beat, self.starts, self.taken) = (Instant::now(), starts, taken);
         Ok(Server { replication, born })
     }
 }

@@ -172,15 +172,17 @@ scripts! {
         redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
         redis.call('PEXPIRE', KEYS[2], ARGV[1])
         return 1";
-    /// Takes an entry away. KEYS entry, ends, starts; ARGV keep, now, key.
+    /// Takes an entry away. KEYS entry, ends, starts, taken; ARGV keep, now, key.
     take = r"
         local now = time(ARGV[2])
         local until_ = redis.call('ZSCORE', KEYS[2], ARGV[3])
         local value = redis.call('GETDEL', KEYS[1])
         redis.call('ZREM', KEYS[2], ARGV[3])
         if value then
-            redis.call('INCR', KEYS[3])
-            redis.call('PEXPIRE', KEYS[3], ARGV[1])
+            for i = 3, 4 do
+                redis.call('INCR', KEYS[i])
+                redis.call('PEXPIRE', KEYS[i], ARGV[1])
+            end
         end
         if until_ and tonumber(until_) > now then return value end
         return false";
@@ -190,6 +192,17 @@ scripts! {
         local until_ = redis.call('ZSCORE', KEYS[2], ARGV[2])
         if until_ and tonumber(until_) > now then return redis.call('GET', KEYS[1]) end
         return false";
+    /// Voids all entries of a family, unless no fewer were taken than the caller knows of.
+    /// KEYS taken, ends; ARGV keep, known. How many there were.
+    void = r"
+        local taken = tonumber(redis.call('GET', KEYS[1]) or 0)
+        if taken >= tonumber(ARGV[2]) then return 0 end
+        local ids = redis.call('ZRANGE', KEYS[2], 0, -1)
+        local name = string.sub(KEYS[2], 1, -#'ends' - 1)
+        for _, id in ipairs(ids) do redis.call('DEL', name .. id) end
+        redis.call('DEL', KEYS[2])
+        redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[1])
+        return #ids";
     /// How many entries are live. KEYS ends; ARGV now.
     count = r"
         local now = time(ARGV[1])
@@ -238,15 +251,15 @@ scripts! {
         for i = 2, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         return 1";
     /// A sign of life that is a write, so that a primary without replicas can refuse it.
-    /// KEYS born, alive, starts, then what lasts; ARGV keep, birth. Since when the store
-    /// is, its time in milliseconds, and the count of starts.
+    /// KEYS born, alive, starts, taken, then what lasts; ARGV keep, birth. Since when the
+    /// store is, its time in milliseconds, and the counts of starts and of what was taken.
     beat = r"
         local t = redis.call('TIME')
         redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[1])
         redis.call('SET', KEYS[2], t[1], 'PX', ARGV[1])
         for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         return {redis.call('GET', KEYS[1]), t[1] * 1000 + math.floor(t[2] / 1000),
-            tonumber(redis.call('GET', KEYS[3]) or 0)}";
+            tonumber(redis.call('GET', KEYS[3]) or 0), tonumber(redis.call('GET', KEYS[4]) or 0)}";
     /// Counts a start, from no less than was counted before. KEYS starts; ARGV keep, before.
     start = r"
         local held = tonumber(redis.call('GET', KEYS[1]) or 0)

@@ -32,19 +32,30 @@ pub(crate) fn settings(topology: Topology, ports: &[u16]) -> config::Store {
 
 /// One store of each topology.
 pub(super) fn all() -> [config::Store; 3] {
-    static SINGLE: OnceLock<servers::RedisServer> = OnceLock::new();
-    static SENTINELS: OnceLock<servers::Sentinels> = OnceLock::new();
+    [single(), sentinel(), cluster()]
+}
+
+/// A store on one server.
+pub(crate) fn single() -> config::Store {
+    static SERVER: OnceLock<servers::RedisServer> = OnceLock::new();
+    let server = SERVER.get_or_init(|| servers::RedisServer::start(&[]));
+    settings(Topology::Single, &[server.port])
+}
+
+/// A store on a primary that sentinels name.
+pub(crate) fn sentinel() -> config::Store {
+    static SERVERS: OnceLock<servers::Sentinels> = OnceLock::new();
+    let servers = SERVERS.get_or_init(servers::Sentinels::start);
+    settings(Topology::Sentinel { master: servers::MASTER.to_owned() }, &ports(&servers.sentinels))
+}
+
+/// A store on a cluster.
+pub(crate) fn cluster() -> config::Store {
     static CLUSTER: OnceLock<servers::Cluster> = OnceLock::new();
-    let single = SINGLE.get_or_init(|| servers::RedisServer::start(&[]));
-    let sentinels = SENTINELS.get_or_init(servers::Sentinels::start);
     let cluster = CLUSTER.get_or_init(servers::Cluster::start);
-    let ports = |servers: &[servers::RedisServer]| -> Vec<u16> {
-        servers.iter().map(|server| server.port).collect()
-    };
-    let master = servers::MASTER.to_owned();
-    [
-        settings(Topology::Single, &[single.port]),
-        settings(Topology::Sentinel { master }, &ports(&sentinels.sentinels)),
-        settings(Topology::Cluster, &ports(&cluster.nodes)),
-    ]
+    settings(Topology::Cluster, &ports(&cluster.nodes))
+}
+
+fn ports(servers: &[servers::RedisServer]) -> Vec<u16> {
+    servers.iter().map(|server| server.port).collect()
 }

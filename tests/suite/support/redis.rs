@@ -49,7 +49,9 @@ impl RedisServer {
 
     fn is_up(&self) {
         let complaint = format!("{} does not come up", self.program);
-        until(&complaint, || self.asked("PING").is_some_and(|answer| answer.starts_with("+PONG")));
+        until(&complaint, || {
+            self.asked("PING").is_some_and(|answer| !answer.starts_with("-LOADING"))
+        });
     }
 
     /// What it would load at a start, as of now.
