@@ -17,6 +17,7 @@ const NEEDED: &[&str] = &[
     "del K",
     "getdel K",
     "incr K",
+    "incrby K 1",
     "pexpire K 1",
     "hget K f",
     "hset K f v",
