@@ -28,13 +28,13 @@ async fn redis_is_asked_for_its_version_our_rights_its_clock_and_the_keys() {
     let setup = in_redis(&slapd, &upstream, &redis);
     let said = doctor(&setup, &[]).await;
     said.ends_with(0).has(&["ok", "store", "keys", "none yet"]);
-    said.has(&["ok", "store", "reach", "Redis 7", "replicas: 0", "with it: 0"]);
+    said.has(&["ok", "store", "reach", "Redis 7", "replicas: 0"]);
     said.has(&["ok", "store", "rights"]).has(&["ok", "store", "clock", "ms ahead"]);
     assert!(redis.asked("DBSIZE").expect("a number").starts_with(":0"), "nothing was changed");
 
     drop(Several::on(&redis, 1).await);
     let said = doctor(&setup, &[]).await;
-    said.ends_with(0).has(&["reach", "with it: 1"]).has(&["ok", "keys", "can be opened"]);
+    said.ends_with(0).has(&["ok", "keys", "can be opened"]);
     setup.write("store.key", "CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk=\n");
     doctor(&setup, &[]).await.ends_with(1).has(&["FAILED", "keys", "encryption_key_file"]);
 
