@@ -283,8 +283,8 @@ fn read_password_checks(r: &mut Reader<'_>) -> usize {
         "password_checks",
         Whole { min: 1, max: 256 },
         4,
-        "How many passwords are compared with hashes of a users file at a time; each takes the \
-         memory that its hash says, 19 MiB or more.",
+        "How many passwords are compared with hashes of a users file, or judged as new ones, at a \
+         time; each comparison takes the memory that its hash says, 19 MiB or more.",
     )
 }
 

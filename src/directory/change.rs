@@ -1,13 +1,16 @@
 //! A change of password, asked for by whoever knows the old one and made in that
 //! person's name, never by right of the service account. Knows no HTTP and no tokens.
 
+use std::sync::OnceLock;
+
 use ldap3::Scope;
 use tokio::time::timeout;
 
+use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
-use crate::directory::ldap::{Binding, LdapDirectory};
+use crate::directory::ldap::LdapDirectory;
 use crate::directory::outcome::Outcome;
 use crate::directory::password_modify::{Changed, PasswordChange};
 use crate::directory::{Account, DirectoryError, Operation, Rejection, VerifyError};
@@ -83,7 +86,14 @@ pub enum ChangeError {
     /// The old password is right, and the new one is not taken.
     #[error("the new password is refused: {}", .0.label())]
     Objected(Objection),
+    /// The old password is right, and the directory did not say whether it took the new
+    /// one. Whose it is, if the entry says so.
+    #[error("nobody knows whether the password was changed")]
+    Unknown(Option<Subject>),
 }
+
+/// Whose password a server may have changed without an answer, from when it is asked.
+type Asked = OnceLock<Option<Subject>>;
 
 impl From<DirectoryError> for ChangeError {
     fn from(error: DirectoryError) -> Self {
@@ -93,15 +103,15 @@ impl From<DirectoryError> for ChangeError {
 
 impl LdapDirectory {
     /// What can be said of a new password before anybody is asked.
-    pub(super) fn judge_new(
+    pub(super) async fn judge_new(
         &self,
         credentials: &Credentials,
         new: &Secret<String>,
-    ) -> Result<(), Objection> {
+    ) -> Result<(), ChangeError> {
         if new.expose() == credentials.password().expose() {
-            return Err(Objection::Unchanged);
+            return Err(ChangeError::Objected(Objection::Unchanged));
         }
-        self.password_rules.judge(new, [credentials.name()])
+        self.password_rules.judge(new, [credentials.name()]).await
     }
 
     /// Changes a password within `directory.timeout`. One bind is sent, with the old
@@ -112,21 +122,30 @@ impl LdapDirectory {
         new: &Secret<String>,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Option<Subject>, ChangeError> {
-        let binding = Binding::default();
-        let work = self.change_at_leisure((credentials, new), found, &binding);
-        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
+        let (binding, asked) = (Binding::within(self.timeout), Asked::new());
+        let work = self.change_at_leisure((credentials, new), found, (&binding, &asked));
+        let changed = timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            Err(match asked.into_inner() {
+                Some(subject) => ChangeError::Unknown(subject),
+                None => DirectoryError::Timeout.into(),
+            })
+        });
+        changed.map_err(|error| match error {
+            ChangeError::Login(error) => ChangeError::Login(binding.weighed(error)),
+            error => error,
+        })
     }
 
     async fn change_at_leisure(
         &self,
         (credentials, new): (&Credentials, &Secret<String>),
         found: impl AsyncFnOnce(Account) -> bool,
-        binding: &Binding,
+        (binding, asked): (&Binding, &Asked),
     ) -> Result<Option<Subject>, ChangeError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
         let old = credentials.password();
-        let alone = binding.sent(self.pool.bind_alone(&entry.dn, old)).await?;
+        let alone = self.pool.bind_alone(&entry.dn, old, binding).await?;
         match self.in_the_light_of(&entry, alone.answer.outcome).await? {
             Outcome::Accepted(_) | Outcome::ChangeRequired(_) => {}
             Outcome::Barred(bar) => return Err(VerifyError::AccountUnavailable(bar).into()),
@@ -135,26 +154,34 @@ impl LdapDirectory {
         // Only now, as the answer tells something of the entry.
         let names = self.names_of(&entry, &account).await?;
         let names = names.iter().map(String::as_str).chain([credentials.name()]);
-        self.password_rules.judge(new, names).map_err(ChangeError::Objected)?;
+        self.password_rules.judge(new, names).await?;
         let unicode_of = self.active_directory.is_some().then_some(entry.dn.as_str());
+        if unicode_of.is_some() && !alone.is_encrypted() {
+            return Err(ChangeError::Objected(Objection::NotAllowed));
+        }
+        // Active Directory lets nobody log in whose password must be changed. It takes the
+        // change from whoever is logged in, because the old password in it is the proof: the
+        // right to it ("Change Password") is everybody's, and is none to reset. Elsewhere even
+        // a bind that was refused because the password has expired may leave the connection
+        // fit for the change, and for nothing else.
+        let by_proof = unicode_of.is_some() && alone.answer.code != 0;
+        let service = if by_proof { Some(alone.service().await?) } else { None };
         let change = PasswordChange { old, new, unicode_of };
-        let changed = if unicode_of.is_some() && !alone.is_encrypted() {
-            Changed::Objected(Objection::NotAllowed)
-        } else if unicode_of.is_some() && alone.answer.code != 0 {
-            // Active Directory lets nobody log in whose password must be changed. It takes
-            // the change from whoever is logged in, because the old password in it is the
-            // proof: the right to it ("Change Password") is everybody's, and is none to reset.
-            alone.change_password_by_proof(&change).await?
-        } else {
-            // Elsewhere even a bind that was refused because the password has expired may
-            // leave the connection fit for the change, and for nothing else.
-            alone.change_password(&change).await?
-        };
-        match changed {
-            Changed::Done => Ok(entry.subject(self.subject_attribute.as_str()).ok()),
-            Changed::Objected(objection) => Err(ChangeError::Objected(objection)),
-            Changed::WrongPassword => Err(VerifyError::Rejected(Rejection::WrongPassword).into()),
-            Changed::Locked => Err(VerifyError::Rejected(Rejection::Locked).into()),
+        let subject = entry.subject(self.subject_attribute.as_str()).ok();
+        let _ = asked.set(subject.clone());
+        match alone.change_password(&change, service.as_deref()).await {
+            Ok(Changed::Done) => Ok(subject),
+            Ok(Changed::Objected(objection)) => Err(ChangeError::Objected(objection)),
+            Ok(Changed::WrongPassword) => {
+                Err(VerifyError::Rejected(Rejection::WrongPassword).into())
+            }
+            Ok(Changed::Locked) => Err(VerifyError::Rejected(Rejection::Locked).into()),
+            // It said no.
+            Err(error @ DirectoryError::Refused { .. }) => Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, "a change of password was not answered");
+                Err(ChangeError::Unknown(subject))
+            }
         }
     }
 

@@ -188,10 +188,7 @@ impl Lockouts {
     ) -> Result<Option<Lockout>, DirectoryError> {
         let is_ours = |context: &String| {
             let context = Dn::parse(context);
-            self.base
-                .as_ref()
-                .zip(context)
-                .is_some_and(|(base, it)| *base == it || base.is_below(&it))
+            self.base.as_ref().zip(context).is_some_and(|(base, it)| base.is_within(&it))
         };
         let Some(context) = root.texts(NAMING_CONTEXTS).into_iter().find(is_ours) else {
             return Ok(None);

@@ -49,10 +49,8 @@ impl Connection {
         let mut library = self.library();
         let work = async {
             let result = if let Some(dn) = change.unicode_of {
-                let attribute = || b"unicodePwd".to_vec();
-                let deleted = Mod::Delete(attribute(), HashSet::from([quoted(old).to_vec()]));
-                let added = Mod::Add(attribute(), HashSet::from([quoted(new).to_vec()]));
-                library.modify(dn, vec![deleted, added]).await
+                let (old, new) = (quoted(old), quoted(new));
+                library.modify(dn, replaced(&old, &new)).await
             } else {
                 library.with_controls(bind::password_policy_request());
                 let (old_pass, new_pass) = (Some(old.as_str()), Some(new.as_str()));
@@ -68,6 +66,13 @@ impl Connection {
         }
         Ok(changed)
     }
+}
+
+/// The old value deleted and the new one added, in one; of neither there is a copy in it.
+/// The library's own, in what it sends, are beyond us.
+fn replaced<'v>(old: &'v [u8], new: &'v [u8]) -> Vec<Mod<&'v [u8]>> {
+    let attribute = b"unicodePwd".as_slice();
+    vec![Mod::Delete(attribute, HashSet::from([old])), Mod::Add(attribute, HashSet::from([new]))]
 }
 
 /// The form of `unicodePwd`: in quotes, UTF-16, little-endian ([MS-ADTS] 3.1.1.3.1.5).
@@ -138,9 +143,10 @@ fn worded_objection(text: &str) -> Objection {
 
 #[cfg(test)]
 mod tests {
+    use ldap3::Mod;
     use ldap3::controls::{Control, RawControl};
 
-    use super::{Changed, judge, quoted};
+    use super::{Changed, judge, quoted, replaced};
     use crate::directory::change::Objection;
 
     fn policy(value: &[u8]) -> Control {
@@ -152,6 +158,21 @@ mod tests {
     fn the_form_of_active_directory_is_quoted_utf_16() {
         assert_eq!(&quoted("aé")[..], b"\"\0a\0\xe9\0\"\0");
         assert_eq!(&quoted("\u{1f511}")[..], b"\"\0\x3d\xd8\x11\xdd\"\0");
+    }
+
+    #[test]
+    fn no_copy_of_a_password_is_left_behind() {
+        for password in ["aé", "\u{1f511}\u{20ac}", "a wholly new secret"] {
+            // A buffer that grows leaves its old self behind.
+            let quoted = quoted(password);
+            assert_eq!(quoted.capacity(), 2 * password.len() + 4, "{password}");
+            let [Mod::Delete(_, old), Mod::Add(_, new)] = &replaced(&quoted, &quoted)[..] else {
+                panic!("a deletion and an addition");
+            };
+            for values in [old, new] {
+                assert!(values.iter().all(|value| std::ptr::eq(*value, quoted.as_slice())));
+            }
+        }
     }
 
     #[test]

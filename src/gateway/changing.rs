@@ -19,6 +19,9 @@ use crate::store::{Expiring, Family, Put};
 use crate::throttle::{Attempt, Denied};
 use crate::token::ChangeTicket;
 
+/// The outcome of a change that the directory was asked for and did not answer.
+pub(super) const UNKNOWN: &str = "unknown";
+
 /// A change that is not counted yet, and whose directory has not been asked.
 pub(super) struct Changing {
     pub(super) directory: Arc<Directory>,
@@ -47,6 +50,14 @@ impl Unchanged {
     pub(super) const fn new(refusal: Refusal, outcome: &'static str) -> Self {
         Self { refusal, outcome }
     }
+}
+
+/// Somebody whose password is another now, or may be.
+struct Renewed {
+    /// Who it is, if the entry says so.
+    subject: Option<Subject>,
+    /// Whether the directory said so.
+    is_certain: bool,
 }
 
 impl From<Objection> for Unchanged {
@@ -96,46 +107,62 @@ impl Changing {
             record.name_hash = None;
         }
         record.duration = Some(began.elapsed());
-        let subject = match changed {
-            Ok(subject) => subject,
+        let Renewed { subject, is_certain } = match changed {
+            Ok(renewed) => renewed,
             Err(unchanged) => return Err(recorded(&services, record, unchanged).await),
         };
-        services.metrics.password_changes("ok").inc();
-        record.outcome = "ok";
-        record.status = Some(200);
+        // What the client is told when nobody knows.
+        let unknown = Unchanged::new(Refusal::DirectoryUnavailable, UNKNOWN);
+        let (outcome, status) =
+            if is_certain { ("ok", 200) } else { (UNKNOWN, unknown.refusal.facts().status) };
+        services.metrics.password_changes(outcome).inc();
+        record.outcome = outcome;
+        record.status = Some(status);
+        let said = if is_certain { "password changed" } else { "password perhaps changed" };
         tracing::info!(
             request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
             client = record.client.map(tracing::field::display),
-            "password changed"
+            "{said}"
         );
         let written = services.audit.durable(record.clone()).await;
         if let Some(subject) = subject {
             end_sessions(&services, &subject, record).await?;
         }
         // It is changed, but nobody logs in with it before that can be accounted for.
-        written.map_err(|_| Unchanged::new(Refusal::AuditUnavailable, "audit_unavailable"))
+        written.map_err(|_| Unchanged::new(Refusal::AuditUnavailable, "audit_unavailable"))?;
+        if is_certain { Ok(()) } else { Err(unknown) }
     }
 
     /// Everything but the record; `account` becomes whose password it is, once that is
-    /// known. Says who it was, if the entry does.
+    /// known.
     async fn ask(
         self,
         services: &Services,
         account: &mut Option<String>,
-    ) -> Result<Option<Subject>, Unchanged> {
+    ) -> Result<Renewed, Unchanged> {
         let Self { directory, credentials, renewed, address, device, ticket } = self;
         // Counted before anybody is asked.
         let name = credentials.folded_name();
         let begun = services.throttle.begin(&name, address, device.as_ref()).await;
-        let attempt = begun.map_err(not_counted)?;
+        let mut attempt = begun.map_err(not_counted)?;
+        // Nobody has proved anything yet.
+        if let Err(denied) = attempt.costs().await {
+            attempt.withdraw().await;
+            return Err(not_counted(denied));
+        }
         // Before the directory, as every try there may cost a login that the person has left.
-        let judged = directory.judge_new(&credentials, renewed.password());
+        let judged = directory.judge_new(&credentials, renewed.password()).await;
         let ready = match judged {
             Ok(()) => spend(services, ticket.as_ref()).await,
-            Err(objection) => Err(objection.into()),
+            Err(ChangeError::Objected(objection)) => Err(objection.into()),
+            Err(ChangeError::Unknown(_)) => Err(Unchanged::new(Refusal::Internal, "internal")),
+            Err(ChangeError::Login(error)) => {
+                let (refusal, outcome) = turned_away(error, attempt, None).await;
+                return Err(Unchanged::new(refusal, outcome));
+            }
         };
         if let Err(unchanged) = ready {
-            attempt.withdraw().await;
+            attempt.untried().await;
             return Err(unchanged);
         }
         let passwords = (&credentials, &renewed);
@@ -207,7 +234,7 @@ async fn ask_directory(
     (credentials, renewed): (&Credentials, &Credentials),
     (ticket, mut attempt): (Option<&ChangeTicket>, Attempt),
     account: &mut Option<String>,
-) -> Result<Option<Subject>, Unchanged> {
+) -> Result<Renewed, Unchanged> {
     let (mut denied, mut is_other) = (None, false);
     let changed = directory
         .change(credentials, renewed.password(), async |found| {
@@ -223,7 +250,11 @@ async fn ask_directory(
     let error = match changed {
         Ok(subject) => {
             attempt.succeeded().await;
-            return Ok(subject);
+            return Ok(Renewed { subject, is_certain: true });
+        }
+        Err(ChangeError::Unknown(subject)) => {
+            attempt.succeeded().await;
+            return Ok(Renewed { subject, is_certain: false });
         }
         Err(ChangeError::Objected(objection)) => {
             attempt.succeeded().await;
@@ -244,8 +275,8 @@ fn not_counted(denied: Denied) -> Unchanged {
     Unchanged::new(refusal, outcome)
 }
 
-/// Ends every session of somebody whose password is another now, with a record of each
-/// in the manner of the change's own.
+/// Ends every session of somebody whose password is another now, or may be, with a record
+/// of each in the manner of the change's own.
 async fn end_sessions(
     services: &Services,
     subject: &Subject,

@@ -21,7 +21,7 @@ use crate::gateway::device;
 use crate::gateway::emergency::GivenReason;
 use crate::gateway::endpoints::{ending_record, own_proof, owner};
 use crate::gateway::exchange::{Exchange, Progress};
-use crate::gateway::logins::{Refused, level};
+use crate::gateway::logins::{Place, Refused, level};
 use crate::gateway::opening::{self, LoggedIn, Opening, Unopened};
 use crate::gateway::page;
 use crate::gateway::schedule::Schedule;
@@ -84,7 +84,8 @@ impl Gateway {
         posted.form = form.map(|back| back_path(loaded, &inbound.host, Some(&back)));
         let (name, back) = (posted.username.clone(), posted.form.clone());
         let client = exchange.client;
-        let work = self.log_in(loaded, exchange, posted, &inbound.parts.headers);
+        let headers = &inbound.parts.headers;
+        let work = async |place| self.log_in(loaded, exchange, (posted, place), headers).await;
         match self.on_schedule(loaded, client, work).await {
             Ok(logged_in) => Ok(welcome(loaded, exchange, &logged_in, back.as_deref())),
             Err(Unopened { change: Some(account), .. }) => {
@@ -119,18 +120,21 @@ impl Gateway {
         }
     }
 
-    /// Tries a password, or is refused at a time that tells nothing of the way there.
+    /// Tries a password, or is refused at a time that tells nothing of the way there. The
+    /// place is free when the client has its answer, or has gone, and the work is done.
     pub(super) async fn on_schedule<T, E: Refused>(
         &self,
         loaded: &Loaded,
         client: IpAddr,
-        work: impl Future<Output = Result<T, E>>,
+        work: impl AsyncFnOnce(Arc<Place>) -> Result<T, E>,
     ) -> Result<T, E> {
         let (services, config) = (self.services(), &loaded.snapshot.config.throttle);
         let place = services.logins.enter(client, config.logins);
-        let _place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
+        let place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
+        let place = Arc::new(place);
         let (schedule, began) = (Schedule::every(config.refusal_after), Instant::now());
-        level(schedule, began, work.await).await
+        let result = work(Arc::clone(&place)).await;
+        level(schedule, began, result).await
     }
 
     /// Logs in.
@@ -138,7 +142,7 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        mut posted: Posted,
+        (mut posted, place): (Posted, Arc<Place>),
         headers: &HeaderMap,
     ) -> Result<LoggedIn, Unopened> {
         exchange.progress = Progress::Recorded;
@@ -174,7 +178,7 @@ impl Gateway {
         };
         // On the control runtime, to its end: neither a bind that has begun nor the record of
         // a session that was opened is cut off by a client that goes away.
-        let opened = services.control.spawn(opening.complete(Arc::clone(services)));
+        let opened = services.control.spawn(place.held_by(opening.complete(Arc::clone(services))));
         opened.await.map_err(|_| Refusal::Internal)?
     }
 

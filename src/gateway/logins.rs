@@ -53,7 +53,8 @@ struct Counts {
     by_address: HashMap<AddressKey, usize>,
 }
 
-/// A login's place; given back when dropped, also when its client hangs up.
+/// A login's place; given back when both the client that waits and the work that is done
+/// for it have dropped theirs. So it is held when the client hangs up meanwhile.
 #[derive(Debug)]
 pub(super) struct Place {
     logins: Logins,
@@ -80,6 +81,15 @@ impl Logins {
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// Work that holds it to its end.
+    pub(super) async fn held_by<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
+        let done = work.await;
+        drop(self);
+        done
     }
 }
 

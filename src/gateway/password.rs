@@ -13,12 +13,12 @@ use crate::audit::Event;
 use crate::directory::Objection;
 use crate::gateway::answer;
 use crate::gateway::body::Body;
-use crate::gateway::changing::{Changing, Unchanged};
+use crate::gateway::changing::{Changing, UNKNOWN, Unchanged};
 use crate::gateway::device;
 use crate::gateway::endpoints::own_proof;
 use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::login;
-use crate::gateway::logins::Refused;
+use crate::gateway::logins::{Place, Refused};
 use crate::gateway::observe::Decision;
 use crate::gateway::opening::LoggedIn;
 use crate::gateway::page;
@@ -86,7 +86,7 @@ impl Gateway {
         let form = posted.form.as_ref().filter(|_| loaded.has_login_page());
         let back = form.map(|form| login::back_path(loaded, &inbound.host, Some(&form.back)));
         let client = exchange.client;
-        let work = self.change(loaded, exchange, &posted, headers);
+        let work = async |place| self.change(loaded, exchange, (&posted, place), headers).await;
         let failed = match self.on_schedule(loaded, client, work).await {
             Ok(logged_in) => {
                 return Ok(login::welcome(loaded, exchange, &logged_in, back.as_deref()));
@@ -142,7 +142,7 @@ impl Gateway {
         &self,
         loaded: &Rc<Loaded>,
         exchange: &mut Exchange,
-        posted: &Posted,
+        (posted, place): (&Posted, Arc<Place>),
         headers: &HeaderMap,
     ) -> Result<LoggedIn, Failed> {
         exchange.progress = Progress::Recorded;
@@ -168,12 +168,13 @@ impl Gateway {
         };
         // On the control runtime, to its end: a client that goes away leaves no change
         // without its record.
-        let changed = services.control.spawn(changing.complete(Arc::clone(services), record)).await;
+        let work = Arc::clone(&place).held_by(changing.complete(Arc::clone(services), record));
+        let changed = services.control.spawn(work).await;
         let changed =
             changed.unwrap_or_else(|_| Err(Unchanged::new(Refusal::Internal, "internal")));
         changed.map_err(|unchanged| Failed::of(unchanged, name.clone()))?;
         let login = login::Posted::new(name.unwrap_or_default(), posted.new.clone());
-        let logged_in = self.log_in(loaded, exchange, login, headers).await;
+        let logged_in = self.log_in(loaded, exchange, (login, place), headers).await;
         logged_in.map_err(|unopened| unopened.refusal.into())
     }
 
@@ -243,7 +244,7 @@ impl Failed {
         let Unchanged { refusal, outcome } = unchanged;
         let is_refused = matches!(refusal, Refusal::PasswordRefused { .. });
         // With a token that is spent or somebody else's there is nothing to try again.
-        let name = name.filter(|_| refusal != Refusal::InvalidToken);
+        let name = name.filter(|_| refusal != Refusal::InvalidToken && outcome != UNKNOWN);
         Self { refusal, objection: is_refused.then_some(outcome), name }
     }
 }

@@ -20,7 +20,7 @@ const BONDS_MAX: usize = 8;
 /// A device as the store knows it; one that it does not is nobody's.
 #[derive(Default)]
 pub(super) struct Device {
-    entry: Option<Key>,
+    pub(super) entry: Option<Key>,
     bonds: Vec<Bond>,
 }
 

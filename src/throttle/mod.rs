@@ -6,6 +6,7 @@
 mod device;
 mod route;
 mod share;
+mod unproved;
 mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
@@ -224,6 +225,14 @@ impl Attempt {
         Ok(())
     }
 
+    /// It is somebody else who logs in than the account that was found, which may have been
+    /// tried all the same: there the try stays counted, and no device becomes known.
+    pub fn leave_account(&mut self) {
+        if let Some(account) = self.account.take() {
+            self.windows.retain(|window| window.key != account);
+        }
+    }
+
     /// The password was right: this try was no failure. Earlier ones stay counted.
     pub async fn succeeded(self) -> Remembering {
         self.give_back(|_| true).await;
@@ -236,8 +245,8 @@ impl Attempt {
         self.give_back(|_| true).await;
     }
 
-    /// The directory was asked and did not answer. It may have counted a failure, so
-    /// that the account's stays counted where the directory locks accounts.
+    /// The directory was told the password and did not judge it. It may have counted a
+    /// failure, so that the account's stays counted where the directory locks accounts.
     pub async fn unanswered(self) {
         let locks = self.inner.lockout().is_none_or(|lockout| lockout.threshold > 0);
         self.give_back(|window| !locks || window.family == WindowFamily::Address).await;

@@ -221,3 +221,4 @@ async fn new_limits_apply_to_what_was_counted() {
 }
 
 mod devices;
+mod unproved;

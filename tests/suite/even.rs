@@ -3,10 +3,16 @@
 
 use std::time::Duration;
 
+use std::net::SocketAddr;
+
+use bindgate::config::LdapTransport;
+
 use crate::support::client::{Answer, Client};
+use crate::support::eventually_async;
+use crate::support::relay::{Mood, Relay};
 use crate::support::setup::Setup;
 use crate::support::slapd::PASSWORD;
-use crate::support::world::{World, log_in};
+use crate::support::world::{World, directory_through, log_in, shared_slapd};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -122,10 +128,58 @@ async fn refusals_that_wait_hold_a_bounded_number_of_places() {
     world.gateway.counted("bindgate_limit_hits_total", &[("limit", "logins")], 1.0).await;
     // Who hangs up gives the place back.
     held.abort();
-    crate::support::eventually_async("the place is free", async || {
+    eventually_async("the place is free", async || {
         let mut connection = client.connect().await.ok()?;
         let answer = connection.send(post("192.0.2.1", PASSWORD)).await.ok()?;
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_frees_no_place_while_the_directory_is_still_asked() {
+    let slapd = shared_slapd();
+    let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(LdapTransport::Tls)));
+    let relay = Relay::to(server).await;
+    let directory = directory_through(&slapd, LdapTransport::Tls, relay.address);
+    let directory = directory.replace("timeout = \"5s\"", "timeout = \"60s\"");
+    let world = World::with(|setup| {
+        one_place(setup);
+        setup.directory(&directory);
+    })
+    .await;
+    world.gateway.readiness(200).await;
+    let client = world.client();
+    let post = |path: &str| {
+        let body = json!({ "username": "carol", "password": "wrong", "old_password": "wrong",
+                           "new_password": "a wholly new secret" });
+        let call = client.post(path).own_page().header("x-forwarded-for", "192.0.2.1");
+        call.json(&body).build()
+    };
+    for path in ["/auth/login", "/auth/password"] {
+        relay.becomes(Mood::Stall);
+        let began = format!("{path} is under way");
+        let mut connection = client.connect().await.expect("a connection");
+        let held = post(path);
+        let held = tokio::spawn(async move { connection.send(held).await.map(drop) });
+        let full = async || {
+            let mut connection = client.connect().await.ok()?;
+            let asking = connection.send(post("/auth/login"));
+            let answer = tokio::time::timeout(Duration::from_secs(2), asking).await.ok()?.ok()?;
+            (answer.status == 503 && answer.code() == "Overloaded").then_some(())
+        };
+        eventually_async(&began, full).await;
+        held.abort();
+        eventually_async("the client is seen to have gone", async || {
+            let open = world.gateway.metrics().await.sum("bindgate_connections_open", &[]);
+            (open < 0.5).then_some(())
+        })
+        .await;
+        assert!(full().await.is_some(), "{path}: its place is still held");
+        relay.becomes(Mood::Well);
+        eventually_async("the work ends, and the place is free", async || {
+            full().await.is_none().then_some(())
+        })
+        .await;
+    }
 }

@@ -2,18 +2,23 @@
 //! what a change token is good for.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bindgate::config::LdapTransport;
 use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client};
 use crate::support::dirsrv::Dirsrv;
 use crate::support::eventually;
+use crate::support::saboteur::{Fault, Point, Saboteur};
 use crate::support::samba::{BASE, Samba};
 use crate::support::slapd::{PASSWORD, Slapd};
-use crate::support::world::{TOKEN_COOKIE, TRACER, World, log_in, shared_slapd, token_text};
+use crate::support::world::{
+    TOKEN_COOKIE, TRACER, World, directory_through, log_in, shared_slapd, token_text,
+};
 
 const NEW: &str = "a wholly new secret";
 const NEWER: &str = "yet another secret 7";
@@ -310,6 +315,31 @@ async fn a_wrong_old_password_counts_as_a_failed_login() {
 }
 
 #[tokio::test]
+async fn what_is_refused_before_the_old_password_is_tried_counts_for_the_address_alone() {
+    let world = World::with(|setup| {
+        setup.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]");
+        setup.set("throttle", "login_per_address", "\"3 per 5m\"");
+        setup.set("throttle", "login_per_user", "\"1 per 15m\"");
+    })
+    .await;
+    let client = world.client();
+    let change = async |from: &str, new: &str| {
+        let body = json!({ "username": TRACER, "old_password": WRONG, "new_password": new });
+        let call = client.post("/auth/password").own_page().header("x-forwarded-for", from);
+        call.json(&body).send().await
+    };
+    for (new, reason) in
+        [("short", "too_short"), ("aaaaaaaaaaaaaaaaaaaa", "common"), ("carol carol carol", "name")]
+    {
+        expect_refused(&change("192.0.2.1", new).await, reason);
+    }
+    change("192.0.2.1", "short").await.expect(429, "TooManyAttempts");
+    // The account has not failed yet.
+    change("192.0.2.2", NEW).await.expect(401, "InvalidCredentials");
+    change("192.0.2.3", NEW).await.expect(429, "TooManyAttempts");
+}
+
+#[tokio::test]
 async fn a_new_password_means_a_new_session_and_the_end_of_all_others() {
     let world = World::start().await;
     newcomer(&shared_slapd(), "xenia", "");
@@ -349,6 +379,59 @@ async fn a_change_is_refused_to_other_sites_and_to_malformed_requests() {
     let long = json!({ "username": TRACER, "old_password": PASSWORD,
                        "new_password": "x".repeat(20_000) });
     post(&client, long).await.expect(413, "TooLarge");
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_answered_ends_the_sessions_and_is_recorded_as_unknown() {
+    for (name, fault) in [("stella", Fault::Stall), ("clara", Fault::Cut)] {
+        let slapd = shared_slapd();
+        newcomer(&slapd, name, "");
+        let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(LdapTransport::Tls)));
+        let relay = Saboteur::before(server).await;
+        let directory = directory_through(&slapd, LdapTransport::Tls, relay.address);
+        let directory = directory.replace("timeout = \"5s\"", "timeout = \"2s\"");
+        let world = World::with(|setup| {
+            setup.directory(&directory);
+        })
+        .await;
+        let here = world.sign_in(name).await;
+        // It leaves a connection for the bind, so that the second thing said there is the change.
+        relay.strikes(Point::AfterChange, fault);
+        let answer = by_name(&world.client(), name, PASSWORD, NEW).await;
+        answer.expect(503, "DirectoryUnavailable");
+        relay.stops();
+        expect_outcomes(&world, &["unknown"]).await;
+        assert_eq!(records(&world, "password_change")[0]["status"], 503);
+        here.get("/app/echo").send().await.expect(401, "SessionRevoked");
+        let ended = records(&world, "revocation");
+        assert_eq!(ended.len(), 1, "{fault:?}");
+        assert_eq!(ended[0]["outcome"], "password_changed");
+        if fault == Fault::Stall {
+            // The server did what it was asked to.
+            log_in(&world.client(), name, NEW).await.expect_status(200);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_change_token_is_for_the_account_that_it_was_issued_for() {
+    let world = World::start().await;
+    newcomer(&shared_slapd(), "ines", RESET);
+    let client = world.client();
+    let token = change_token(&client, "ines").await;
+    let renamed = |from: &str, to: &str| {
+        let people = "ou=people,dc=example,dc=org";
+        shared_slapd().ldapmodify(&format!(
+            "dn: {from},{people}\nchangetype: modrdn\nnewrdn: {to}\ndeleteoldrdn: 0\n"
+        ));
+    };
+    renamed("uid=ines", "cn=Somebody Else");
+    by_token(&client, &token, PASSWORD, NEW).await.expect(401, "InvalidToken");
+    by_token(&client, &token, WRONG, NEW).await.expect(401, "InvalidToken");
+    expect_outcomes(&world, &["token_of_another", "token_of_another"]).await;
+    // It was given back, and no password was tried.
+    renamed("cn=Somebody Else", "uid=ines");
+    by_token(&client, &token, PASSWORD, NEW).await.expect_status(200);
 }
 
 #[tokio::test]
@@ -395,6 +478,7 @@ async fn the_login_page_becomes_the_form_for_a_new_password() {
     page.expect_status(401);
     assert!(page.text().contains("action=\"/auth/password\""), "{}", page.text());
     assert!(page.header("content-security-policy").is_some());
+    assert_eq!(page.header("cache-control"), Some("no-store"));
     let token = hidden(page.text(), "change_token").to_owned();
     assert_eq!(hidden(page.text(), "rd"), "&#x2F;app&#x2F;x".replace("&#x2F;", "/"));
     let change = |old: &str, new: &str, again: &str, rd: &str| {

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use bindgate::identity::PasswordHash;
 use bindgate::secret::Secret;
+use serde_json::json;
 
 use crate::support::eventually_async;
 use crate::support::gateway::{BINARY, Gateway, run};
@@ -81,7 +82,7 @@ async fn people_of_a_file_log_in_as_those_of_a_directory_do() {
         if role == "admin" {
             let claims = token_of(&client).claims;
             assert_eq!(claims["mail"], "alice@example.org");
-            assert_eq!(claims["team"], serde_json::json!(["red", "blue"]));
+            assert_eq!(claims["team"], json!(["red", "blue"]));
             client.get("/super/echo").send().await.expect(403, "Forbidden");
         }
     }
@@ -95,6 +96,30 @@ async fn people_of_a_file_log_in_as_those_of_a_directory_do() {
     let compared = [("server", "users_file"), ("operation", "password_check")];
     let compared = metrics.sum("bindgate_directory_operations_total", &compared);
     assert!((compared - 10.0).abs() < 0.1, "each is compared once, the unknown too: {compared}");
+}
+
+#[tokio::test]
+async fn nobody_changes_a_password_of_a_file_through_us() {
+    let (gateway, _upstream) = with_file(|_| {}).await;
+    let client = gateway.client();
+    for (name, old, status, code) in [
+        ("alice", "alice's password", 422, "PasswordRefused"),
+        ("nora", "a password", 422, "PasswordRefused"),
+        ("alice", "wrong", 401, "InvalidCredentials"),
+        ("nobody", "alice's password", 401, "InvalidCredentials"),
+        ("gone", "a password", 403, "AccountUnavailable"),
+    ] {
+        let change =
+            json!({ "username": name, "old_password": old, "new_password": "a wholly new secret" });
+        let answer = client.post("/auth/password").own_page().json(&change).send().await;
+        answer.expect(status, code);
+        if status == 422 {
+            assert_eq!(answer.json()["reason"], "not_allowed", "{name}");
+        }
+    }
+    let refused = [("result", "not_allowed")];
+    gateway.counted("bindgate_password_changes_total", &refused, 2.0).await;
+    log_in(&client, "alice", "alice's password").await.expect_status(200);
 }
 
 #[tokio::test]

@@ -28,6 +28,9 @@ pub(crate) enum Point {
     AfterBind,
     /// The bind is answered; what comes next suffers.
     AfterAnswer,
+    /// What was asked after the bind, on its connection, has reached the server, and is to
+    /// be answered.
+    AfterChange,
 }
 
 pub(crate) const POINTS: [Point; 7] = [
@@ -78,6 +81,8 @@ struct Plan {
     strike: Option<(Point, Fault)>,
     /// The connection on which something was said first, which is the search.
     service: Option<usize>,
+    /// How often something was said on another.
+    said: usize,
 }
 
 impl Saboteur {
@@ -93,7 +98,7 @@ impl Saboteur {
     /// Strikes as soon as a login comes to that point.
     pub(crate) fn strikes(&self, point: Point, fault: Fault) {
         let mut plan = self.shared.plan();
-        *plan = Plan { strike: Some((point, fault)), service: None };
+        *plan = Plan { strike: Some((point, fault)), ..Plan::default() };
         match point {
             Point::BeforeTls => {
                 plan.strike = None;
@@ -152,10 +157,15 @@ impl Shared {
         let mut plan = self.plan();
         let Some((point, fault)) = plan.strike else { return false };
         let is_bind = *plan.service.get_or_insert(connection) != connection;
+        plan.said += usize::from(is_bind);
         match point {
             Point::BeforeSearch => self.strike(&mut plan, fault),
             Point::BeforeBind if is_bind => self.strike(&mut plan, fault),
             Point::InHandshake => {
+                self.strike(&mut plan, fault);
+                return true;
+            }
+            Point::AfterChange if is_bind && plan.said == 2 => {
                 self.strike(&mut plan, fault);
                 return true;
             }
