@@ -260,13 +260,14 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
             });
         }
     }
-    for ([locks, threshold, window], default) in [
-        ([POLICY[4], POLICY[5], POLICY[6]], Lockout::NEVER),
-        ([POLICY[7], POLICY[8], POLICY[9]], DEFAULT_389),
-    ] {
+    for [locks, threshold, window] in
+        [[POLICY[4], POLICY[5], POLICY[6]], [POLICY[7], POLICY[8], POLICY[9]]]
+    {
         let said = policy.text(locks);
         let says = |text: &str| said.is_some_and(|it| it.eq_ignore_ascii_case(text));
         let (threshold, window) = (whole(threshold), whole(window));
+        // 389-ds, which knows both names of each, says on where others say TRUE.
+        let default = if says("on") { DEFAULT_389 } else { Lockout::NEVER };
         if says("false") || says("off") {
             return Some(Lockout::NEVER);
         }
@@ -320,6 +321,7 @@ mod tests {
             (vec![("pwdMaxFailure", "3"), ("pwdFailureCountInterval", "60")], Some((3, 60))),
             (vec![("passwordLockout", "off"), ("passwordMaxFailure", "3")], Some((0, 0))),
             (vec![("passwordLockout", "on")], Some((3, 600))),
+            (vec![("pwdLockout", "on")], Some((3, 600))),
             (vec![("passwordMaxFailure", "8"), ("passwordResetFailureCount", "0")], Some((8, 0))),
         ] {
             let expected = expected.map(|(threshold, seconds)| Lockout {

@@ -35,6 +35,37 @@ nsslapd-pwpolicy-local: on
 add: aci
 aci: (target = "ldap:///cn=config")(targetattr = "objectClass || passwordLockout || passwordMaxFailure || passwordResetFailureCount || nsslapd-pwpolicy-local")(version 3.0; acl "lock-out"; allow (read, search) userdn = "ldap:///cn=bindgate,ou=services,dc=example,dc=org";)
 "#;
+/// Two policies of single accounts, as 389-ds's own tools place them.
+const POLICIES_OF_389: &str = "dn: cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: nsContainer
+cn: nsPwPolicyContainer
+
+dn: cn=strict,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: ldapsubentry
+objectClass: passwordpolicy
+cn: strict
+passwordLockout: on
+
+dn: cn=lenient,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: ldapsubentry
+objectClass: passwordpolicy
+cn: lenient
+passwordLockout: on
+passwordMaxFailure: 100
+
+dn: uid=nina,ou=people,dc=example,dc=org
+changetype: modify
+add: pwdPolicySubentry
+pwdPolicySubentry: cn=strict,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+
+dn: uid=both,ou=people,dc=example,dc=org
+changetype: modify
+add: pwdPolicySubentry
+pwdPolicySubentry: cn=lenient,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+";
 
 /// Starts a server off the runtime's threads.
 async fn started<T: Send + 'static>(start: impl FnOnce() -> T + Send + 'static) -> T {
@@ -259,14 +290,35 @@ async fn a_fine_grained_policy_counts_for_its_people_in_a_domain_that_locks_nobo
 async fn a_thousand_wrong_passwords_lock_nobody_out_of_389_where_the_limit_is_read() {
     let dirsrv = started(Dirsrv::start).await;
     dirsrv.ldapmodify(LOCKOUT_OF_389);
+    dirsrv.ldapmodify(POLICIES_OF_389);
     let toml = dirsrv.toml();
-    let world = World::with(|setup| {
-        setup.directory(&toml);
-        generous(setup);
-    })
-    .await;
-    let dn = "uid=carol,ou=people,dc=example,dc=org";
-    survive(&world, "carol", 10, || dirsrv.bad_password_count(dn)).await;
+    let world = async || {
+        World::with(|setup| {
+            setup.directory(&toml);
+            generous(setup);
+        })
+        .await
+    };
+    let dn = |name: &str| format!("uid={name},ou=people,dc=example,dc=org");
+    let first = world().await;
+    survive(&first, "carol", 10, || dirsrv.bad_password_count(&dn("carol"))).await;
+    // Her policy says that it locks, and not when: at the third.
+    for (number, name) in (0..12).zip(["nina", "nina ", "nina  ", "nina   "].iter().cycle()) {
+        try_from(&first.client(), number, name, "wrong").await;
+    }
+    let counted = dirsrv.bad_password_count(&dn("nina"));
+    assert!((1..3).contains(&counted), "{counted}");
+
+    // Policies of single accounts are there and do not count: at the tenth, as for all.
+    dirsrv.ldapmodify(
+        "dn: cn=config\nchangetype: modify\nreplace: nsslapd-pwpolicy-local\n\
+         nsslapd-pwpolicy-local: off\n",
+    );
+    let second = world().await;
+    read_threshold(&second, 10).await;
+    attack(&second, &["both", "both ", "both  ", "both   "], 80).await;
+    let counted = dirsrv.bad_password_count(&dn("both"));
+    assert!((1..10).contains(&counted), "{counted}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
