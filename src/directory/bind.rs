@@ -46,7 +46,15 @@ pub(super) fn judge(
     text: &str,
     controls: &[Control],
 ) -> Result<BindAnswer, DirectoryError> {
-    let policy = policy(controls).ok_or(DirectoryError::Protocol("a password policy control"))?;
+    let policy = match policy(controls) {
+        Some(policy) => policy,
+        // It is refused, and may be counted, whatever else the server meant to say.
+        None if code == 49 => {
+            let outcome = Outcome::Rejected(Rejection::WrongPassword);
+            return Ok(BindAnswer { outcome, code, plain: false });
+        }
+        None => return Err(DirectoryError::Protocol("a password policy control")),
+    };
     let expired = controls.iter().any(|control| control.1.ctype == PASSWORD_EXPIRED);
     let outcome = match (code, policy.error) {
         // Said whether or not the password is right, as 389-ds does 19 and 53.
@@ -233,7 +241,8 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_cannot_be_read_lets_nobody_in() {
+    fn a_policy_that_cannot_be_read_lets_nobody_in_and_excuses_nobody() {
+        let refused = BindAnswer { outcome: WRONG, code: 49, plain: false };
         for value in [
             b"".as_slice(),
             b"\x30",
@@ -244,10 +253,12 @@ mod tests {
             b"\x30\x04\xa0\x02\x81\x00",
             b"\x30\x05\xa0\x03\x82\x01\x02",
         ] {
-            let answer = judge(0, "", &[control(PASSWORD_POLICY, value)]);
-            assert!(answer.is_err(), "{value:02x?}");
+            let controls = [control(PASSWORD_POLICY, value)];
+            assert!(judge(0, "", &controls).is_err(), "{value:02x?}");
+            assert_eq!(judge(49, "", &controls).unwrap(), refused, "{value:02x?}");
         }
         let twice = [control(PASSWORD_POLICY, b"\x30\x00"), control(PASSWORD_POLICY, b"\x30\x00")];
         assert!(judge(0, "", &twice).is_err());
+        assert_eq!(judge(49, "", &twice).unwrap(), refused);
     }
 }

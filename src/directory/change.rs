@@ -6,10 +6,11 @@ use std::sync::OnceLock;
 use ldap3::Scope;
 use tokio::time::timeout;
 
+use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
-use crate::directory::ldap::{Binding, LdapDirectory};
+use crate::directory::ldap::LdapDirectory;
 use crate::directory::outcome::Outcome;
 use crate::directory::password_modify::{Changed, PasswordChange};
 use crate::directory::{Account, DirectoryError, Operation, Rejection, VerifyError};
@@ -121,13 +122,17 @@ impl LdapDirectory {
         new: &Secret<String>,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Option<Subject>, ChangeError> {
-        let (binding, asked) = (Binding::default(), Asked::new());
+        let (binding, asked) = (Binding::within(self.timeout), Asked::new());
         let work = self.change_at_leisure((credentials, new), found, (&binding, &asked));
-        timeout(self.timeout, work).await.unwrap_or_else(|_| {
+        let changed = timeout(self.timeout, work).await.unwrap_or_else(|_| {
             Err(match asked.into_inner() {
                 Some(subject) => ChangeError::Unknown(subject),
-                None => binding.timed_out().into(),
+                None => DirectoryError::Timeout.into(),
             })
+        });
+        changed.map_err(|error| match error {
+            ChangeError::Login(error) => ChangeError::Login(binding.weighed(error)),
+            error => error,
         })
     }
 
@@ -140,7 +145,7 @@ impl LdapDirectory {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
         let old = credentials.password();
-        let alone = binding.sent(self.pool.bind_alone(&entry.dn, old)).await?;
+        let alone = self.pool.bind_alone(&entry.dn, old, binding).await?;
         match self.in_the_light_of(&entry, alone.answer.outcome).await? {
             Outcome::Accepted(_) | Outcome::ChangeRequired(_) => {}
             Outcome::Barred(bar) => return Err(VerifyError::AccountUnavailable(bar).into()),

@@ -27,14 +27,6 @@ impl Dn {
         }
     }
 
-    /// Whether this names the entry `base` or one below it.
-    pub(super) fn is_below(&self, base: &Self) -> bool {
-        let above = self.0.strip_suffix(&base.0);
-        above.is_some_and(|above| above.is_empty() || above.ends_with(','))
-    }
-}
-
-impl Dn {
     /// Whether it is this entry, or one somewhere below it.
     pub(super) fn is_within(&self, base: &Self) -> bool {
         let above = self.0.strip_suffix(&base.0);

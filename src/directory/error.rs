@@ -30,9 +30,13 @@ pub enum VerifyError {
     /// The entry was found, and whoever asked did not want its password tried.
     #[error("the password was not tried")]
     Withheld,
-    /// The directory did not answer; nobody's password was judged.
+    /// The directory did not answer, and the password is either right or was not sent.
     #[error("the directory is unavailable")]
     Unavailable(#[source] DirectoryError),
+    /// The password was sent, and no answer says that it is right: the directory may have
+    /// counted it as wrong.
+    #[error("the directory did not judge the password")]
+    Unjudged(#[source] DirectoryError),
 }
 
 /// Why the directory cannot be used or did not answer.
@@ -44,9 +48,9 @@ pub enum DirectoryError {
     /// There was no answer within `directory.timeout`.
     #[error("no answer in time")]
     Timeout,
-    /// A password was sent, and there was no answer: it may have been counted as wrong.
-    #[error("no answer to a bind")]
-    BindUnanswered,
+    /// Every connection for binds was taken, until no time was left.
+    #[error("no bind connection was free in time")]
+    Busy,
     /// DNS did not say where the servers of the domain are.
     #[error("cannot find the domain's servers: {0}")]
     Discovery(String),
@@ -126,7 +130,6 @@ impl DirectoryError {
     pub(super) fn is_of_the_server(&self) -> bool {
         match self {
             Self::Timeout
-            | Self::BindUnanswered
             | Self::Discovery(_)
             | Self::Connect(_)
             | Self::StartTls(_)
@@ -136,6 +139,7 @@ impl DirectoryError {
             | Self::Protocol(_) => true,
             Self::Refused { code, .. } => CODES_OF_THE_SERVER.contains(code),
             Self::Configuration(_)
+            | Self::Busy
             | Self::AllDown
             | Self::TooManyGroups
             | Self::TooManyEntries
@@ -145,13 +149,19 @@ impl DirectoryError {
         }
     }
 
+    /// Whether nobody answered; not when somebody did, however little we like the answer,
+    /// nor when only we were too busy to ask.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Self::AllDown) || self.is_of_the_server()
+    }
+
     /// The label of metrics and audit records.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Configuration(_) => "configuration",
             Self::Timeout => "timeout",
-            Self::BindUnanswered => "bind_unanswered",
+            Self::Busy => "busy",
             Self::Discovery(_) => "discovery",
             Self::Connect(_) => "connect",
             Self::StartTls(_) => "start_tls",

@@ -126,7 +126,7 @@ async fn group(
         return Ok(());
     }
     let below = Dn::parse(group).zip(Dn::parse(&config.group_base_dn));
-    if below.is_some_and(|(group, base)| !group.is_below(&base)) {
+    if below.is_some_and(|(group, base)| !group.is_within(&base)) {
         return Err(Suspicion::Doubt(format!("{group} is not below group_base_dn: {nobody}")));
     }
     let members = ["member", "uniqueMember"].iter().filter_map(|name| Attribute::parse(name));

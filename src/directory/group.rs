@@ -2,7 +2,6 @@
 //! and the first configured role among them.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 
 use ldap3::Scope;
 
@@ -10,6 +9,7 @@ use crate::config::RoleMapping;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::filter::{Attribute, Filter};
+use crate::directory::others::Others;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation};
 use crate::identity::Role;
@@ -86,14 +86,14 @@ pub(super) struct GroupWalk {
     pub(super) member_attributes: [Attribute; 2],
     pub(super) entry_name: Attribute,
     /// Members that are no groups, as far as it is known.
-    pub(super) others: Mutex<HashSet<Dn>>,
+    pub(super) others: Others,
 }
 
 impl GroupWalk {
     pub(super) fn new(base: String, nested: bool) -> Option<Self> {
         let member_attributes = [Attribute::parse("member")?, Attribute::parse("uniqueMember")?];
         let entry_name = Attribute::parse("entryDN")?;
-        Some(Self { base, nested, member_attributes, entry_name, others: Mutex::default() })
+        Some(Self { base, nested, member_attributes, entry_name, others: Others::default() })
     }
 
     /// The groups that `dn` is in, as far as `roles` needs them.

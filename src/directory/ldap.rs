@@ -1,7 +1,6 @@
 //! An LDAP directory: finds the entry, asks it whether the password is right, and
 //! only then who it is and in which role.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ldap3::Scope;
@@ -11,12 +10,13 @@ use crate::ambient::Entropy;
 use crate::config::{self, Lockout};
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
+use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
-use crate::directory::lockout::Lockouts;
+use crate::directory::lockout::{Lockouts, OwnPolicy};
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
@@ -43,31 +43,6 @@ pub(super) struct LdapDirectory {
     lockouts: Lockouts,
     pub(super) timeout: Duration,
     pub(super) pool: Pool,
-}
-
-/// Whether a server has a password and has not answered: it may have counted it as wrong.
-#[derive(Default)]
-pub(super) struct Binding(AtomicBool);
-
-impl Binding {
-    /// Sends a bind.
-    pub(super) async fn sent<T>(
-        &self,
-        bind: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
-        self.0.store(true, Ordering::Relaxed);
-        let answer = bind.await;
-        self.0.store(false, Ordering::Relaxed);
-        answer.map_err(|error| match error {
-            DirectoryError::Lost => DirectoryError::BindUnanswered,
-            error => error,
-        })
-    }
-
-    /// Why the whole was not done in time.
-    pub(super) fn timed_out(self) -> DirectoryError {
-        if self.0.into_inner() { DirectoryError::BindUnanswered } else { DirectoryError::Timeout }
-    }
 }
 
 impl LdapDirectory {
@@ -119,13 +94,20 @@ impl LdapDirectory {
         credentials: &Credentials,
         found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        let binding = Binding::default();
+        let binding = Binding::within(self.timeout);
         let work = self.verify_at_leisure(credentials, found, &binding);
-        timeout(self.timeout, work).await.unwrap_or_else(|_| Err(binding.timed_out().into()))
+        let verified = timeout(self.timeout, work).await;
+        let verified = verified.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));
+        verified.map_err(|error| binding.weighed(error))
     }
 
     pub(super) async fn lockout(&self) -> Option<Lockout> {
         timeout(self.timeout, self.lockouts.general(&self.pool)).await.ok().flatten()
+    }
+
+    /// The policy that an entry has of its own.
+    pub(super) async fn own_policy(&self, entry: &Entry) -> Option<OwnPolicy> {
+        self.lockouts.of(entry, &self.pool).await.1
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -148,7 +130,7 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
-        let answer = binding.sent(self.pool.bind(&entry.dn, credentials.password())).await?;
+        let answer = self.pool.bind(&entry.dn, credentials.password(), binding).await?;
         match self.in_the_light_of(&entry, answer.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
@@ -170,7 +152,8 @@ impl LdapDirectory {
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        let [general_lockout, own_lockout] = self.lockouts.of(entry, &self.pool).await;
+        let (general_lockout, own) = self.lockouts.of(entry, &self.pool).await;
+        let own_lockout = own.and_then(|policy| policy.lockout);
         let account = account.to_string();
         let name = account.clone();
         let may = found(directory::Account { name, general_lockout, own_lockout }).await;
@@ -184,12 +167,17 @@ impl LdapDirectory {
         outcome: Outcome,
     ) -> Result<Outcome, DirectoryError> {
         let Some(active_directory) = &self.active_directory else { return Ok(outcome) };
-        let domain = active_directory.domain(&self.pool).await?;
+        // Not for a password that was refused: the directory has counted it, whatever
+        // becomes of a further question.
+        let now = match outcome {
+            Outcome::Accepted(_) => active_directory.domain(&self.pool).await?.now(),
+            _ => None,
+        };
         let state = Account::read(entry);
         if state.needs_no_password() {
             tracing::warn!(account = entry.dn, "the directory asks no password of an account");
         }
-        Ok(state.judge(outcome, domain.now()))
+        Ok(state.judge(outcome, now))
     }
 
     /// The one entry with the login name. A name without entry is rejected without a
@@ -277,3 +265,6 @@ impl From<DirectoryError> for VerifyError {
         Self::Unavailable(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

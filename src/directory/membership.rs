@@ -3,7 +3,6 @@
 //! for again, as a login does.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::PoisonError;
 
 use ldap3::Scope;
 
@@ -19,8 +18,6 @@ use crate::identity::Role;
 
 /// Groups asked for in one search.
 const GROUPS_PER_SEARCH: usize = 200;
-/// Most members that are remembered not to be groups.
-const OTHERS_MAX: usize = 1_000_000;
 
 const MEMBER_OF: &str = "memberOf";
 const PRIMARY_GROUP: &str = "primaryGroupID";
@@ -181,10 +178,9 @@ impl GroupWalk {
 
     /// What may be groups and has not been read.
     fn unread(&self, groups: &HashMap<Dn, Group>) -> Vec<(Dn, String)> {
-        let known = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let mut unread: HashMap<&Dn, &String> = HashMap::new();
         for (name, spelled) in groups.values().flat_map(|group| &group.others) {
-            if !groups.contains_key(name) && !known.contains(name) {
+            if !groups.contains_key(name) && !self.others.contains(name) {
                 unread.insert(name, spelled);
             }
         }
@@ -193,12 +189,8 @@ impl GroupWalk {
 
     /// People who are members, but have no session, are asked about once.
     fn remember_others(&self, asked: &[(Dn, String)], groups: &HashMap<Dn, Group>) {
-        let mut known = self.others.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > OTHERS_MAX {
-            known.clear();
-        }
         let others = asked.iter().filter(|(name, _)| !groups.contains_key(name));
-        known.extend(others.map(|(name, _)| name.clone()));
+        self.others.extend(others.map(|(name, _)| name));
     }
 
     /// The accounts in a group and the groups below it.
@@ -276,14 +268,13 @@ impl GroupWalk {
 
     fn parse(&self, entry: &Entry, accounts: &HashSet<Dn>) -> Group {
         let base = Dn::parse(&self.base);
-        let known = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let mut group = Group::default();
         for member in MEMBERS.iter().flat_map(|name| entry.texts(name)) {
             let Some(name) = Dn::parse(&member) else { continue };
             if accounts.contains(&name) {
                 group.accounts.push(name);
             } else if base.as_ref().is_some_and(|base| name.is_within(base))
-                && !known.contains(&name)
+                && !self.others.contains(&name)
             {
                 group.others.push((name, member));
             }

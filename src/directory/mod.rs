@@ -9,6 +9,7 @@ mod account;
 mod active_directory;
 mod ber;
 mod bind;
+mod binding;
 mod breaker;
 mod chain;
 mod change;
@@ -31,6 +32,7 @@ mod lockout;
 mod membership;
 mod meter;
 mod nested;
+mod others;
 mod outcome;
 mod password_modify;
 mod password_rules;
@@ -41,6 +43,7 @@ mod stamp;
 mod state;
 mod users_file;
 
+use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -57,7 +60,7 @@ use crate::secret::Secret;
 
 pub use change::{ChangeError, Objection};
 pub use error::{DirectoryError, VerifyError};
-pub use examine::{Finding, Step, examine};
+pub use examine::{Finding, JudgeLockout, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 pub use recheck::{Known, Rechecked, Standing};
@@ -158,16 +161,22 @@ impl Directory {
     ) -> Result<Person, VerifyError> {
         let emergency = self.emergency.as_ref().filter(|emergency| emergency.has(credentials));
         let Some(emergency) = emergency else { return self.ask(credentials, found).await };
+        let mut was_told = false;
         // Known to be down, it is not told the password of an emergency account.
         if !self.is_down() {
             match self.ask(credentials, found).await {
-                Err(VerifyError::Unavailable(error)) => {
-                    tracing::warn!(%error, "the directory cannot answer for an emergency account");
+                Err(answer) if self.is_silence(&answer) => {
+                    let cause = answer.source().map(tracing::field::display);
+                    tracing::warn!(cause, "the directory cannot answer for an emergency account");
+                    was_told = matches!(answer, VerifyError::Unjudged(_));
                 }
                 answer => return answer,
             }
         }
-        emergency.verify(credentials).await
+        emergency.verify(credentials).await.map_err(|error| match error {
+            VerifyError::Unavailable(error) if was_told => VerifyError::Unjudged(error),
+            error => error,
+        })
     }
 
     /// Asks the directory itself, and keeps in mind whether it said anything.
@@ -180,9 +189,30 @@ impl Directory {
             Kind::Ldap(ldap) => ldap.verify(credentials, found).await,
             Kind::File(file) => file.verify(credentials, found).await,
         };
-        let is_silent = matches!(verified, Err(VerifyError::Unavailable(_)));
-        *self.doubt() = (is_silent && self.is_up()).then(Instant::now);
+        match &verified {
+            // It was not asked whether the password is right.
+            Err(VerifyError::Withheld | VerifyError::Unavailable(DirectoryError::Busy)) => {}
+            Err(VerifyError::Unavailable(error) | VerifyError::Unjudged(error))
+                if error.is_silence() =>
+            {
+                *self.doubt() = self.is_up().then(Instant::now);
+            }
+            _ => *self.doubt() = None,
+        }
         verified
+    }
+
+    /// Whether an answer says that the directory gives none, so that an emergency account
+    /// may be looked for.
+    fn is_silence(&self, answer: &VerifyError) -> bool {
+        match answer {
+            // Others have found that out.
+            VerifyError::Withheld | VerifyError::Unavailable(DirectoryError::Busy) => {
+                self.is_doubted()
+            }
+            VerifyError::Unavailable(error) | VerifyError::Unjudged(error) => error.is_silence(),
+            _ => false,
+        }
     }
 
     fn doubt(&self) -> MutexGuard<'_, Option<Instant>> {

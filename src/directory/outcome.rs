@@ -79,6 +79,16 @@ pub enum Rejection {
     Emergency,
 }
 
+impl Outcome {
+    /// Whether whoever asked knows the password.
+    pub(super) const fn proves_the_password(&self) -> bool {
+        match self {
+            Self::Accepted(_) | Self::ChangeRequired(_) | Self::Barred(_) => true,
+            Self::Rejected(_) => false,
+        }
+    }
+}
+
 impl Notice {
     /// One word or two for the log and the audit record.
     #[must_use]

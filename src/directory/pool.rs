@@ -14,6 +14,7 @@ use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::DirectoryError;
 use crate::directory::bind::BindAnswer;
+use crate::directory::binding::Binding;
 use crate::directory::breaker::Trial;
 use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::discovery::{Discovery, Listed};
@@ -175,15 +176,16 @@ impl Pool {
 
     /// Asks whether `password` is that of `dn`. Exactly one bind is sent: a second
     /// one would count twice against the account. Only before it is sent may another
-    /// server be taken instead.
+    /// server be taken instead. `binding` learns how far it is.
     pub(super) async fn bind(
         &self,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
         let servers = self.servers().await?;
-        let (choice, seat) = take_seat(&servers).await?;
-        choice.server.bind(seat, dn, password).await
+        let (choice, seat) = take_seat(&servers, binding).await?;
+        choice.server.bind(seat, dn, password, binding).await
     }
 
     /// Binds as [`Self::bind`] does, on a connection that the caller may go on with.
@@ -191,10 +193,11 @@ impl Pool {
         &self,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<Alone, DirectoryError> {
         let servers = self.servers().await?;
-        let (choice, seat) = take_seat(&servers).await?;
-        let answer = choice.server.bind_alone(&seat, dn, password).await?;
+        let (choice, seat) = take_seat(&servers, binding).await?;
+        let answer = choice.server.bind_alone(&seat, dn, password, binding).await?;
         Ok(Alone { answer, server: Arc::clone(choice.server), seat })
     }
 
@@ -305,13 +308,17 @@ async fn search_once(
 }
 
 /// A connection for one bind.
-async fn take_seat(servers: &[Arc<Server>]) -> Result<(Choice<'_>, Seat), DirectoryError> {
+async fn take_seat<'s>(
+    servers: &'s [Arc<Server>],
+    binding: &Binding,
+) -> Result<(Choice<'s>, Seat), DirectoryError> {
     let mut failure = DirectoryError::AllDown;
     let mut passed = Vec::new();
     while let Some(choice) = choose(servers, &passed) {
         passed.push(choice.place);
-        match choice.server.seat().await {
+        match choice.server.seat(binding).await {
             Ok(seat) => return Ok((choice, seat)),
+            Err(DirectoryError::Busy) => return Err(DirectoryError::Busy),
             Err(error) => failure = error,
         }
     }

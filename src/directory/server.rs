@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::bind::BindAnswer;
+use crate::directory::binding::Binding;
 use crate::directory::breaker::{Breaker, Failure, Trial};
 use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::endpoint::Endpoint;
@@ -47,6 +48,9 @@ pub(super) struct Terms {
     several: bool,
     /// How long one server may keep a search to itself, or a new connection.
     patience: Duration,
+    /// How long it must have had for what is done for one login alone, before the end of
+    /// that login's time counts against it.
+    fair: Duration,
     /// What every entry has, also the root one.
     object_class: Attribute,
     metrics: Metrics,
@@ -59,9 +63,11 @@ impl Terms {
         several: bool,
         (metrics, entropy): (&Metrics, &Entropy),
     ) -> Option<Self> {
-        let patience = if several { config.timeout / SHARE_OF_ONE } else { config.timeout };
+        let fair = config.timeout / SHARE_OF_ONE;
+        let patience = if several { fair } else { config.timeout };
         Some(Self {
             several,
+            fair,
             bind_dn: config.bind_dn.clone(),
             bind_password: config.bind_password.clone(),
             bind_connections: config.bind_connections,
@@ -169,19 +175,17 @@ impl Server {
     }
 
     /// A connection to bind on, as soon as one of the limited number is free.
-    pub(super) async fn seat(&self) -> Result<Seat, DirectoryError> {
+    pub(super) async fn seat(&self, binding: &Binding) -> Result<Seat, DirectoryError> {
         let slots = Arc::clone(&self.bind_slots);
         let slot = if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
             slot
         } else {
             self.meter.bind_waits();
-            slots.acquire_owned().await.map_err(|_| DirectoryError::Lost)?
+            binding.waits(slots.acquire_owned()).await?.map_err(|_| DirectoryError::Lost)?
         };
         let connection = match self.take_idle() {
             Some(connection) => connection,
-            None => timeout(self.terms.patience, self.connect(Purpose::Bind))
-                .await
-                .unwrap_or(Err(DirectoryError::Timeout))?,
+            None => self.connect(Purpose::Bind).await?,
         };
         Ok(Seat { connection, _slot: slot })
     }
@@ -193,9 +197,9 @@ impl Server {
         seat: Seat,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
-        let bind = seat.connection.bind(dn, password);
-        let answer = self.observe(Operation::UserBind, bind).await?;
+        let answer = self.bind_alone(&seat, dn, password, binding).await?;
         if answer.plain && seat.connection.is_usable() {
             self.idle().push(Idle { connection: seat.connection, since: Instant::now() });
         }
@@ -208,8 +212,10 @@ impl Server {
         seat: &Seat,
         dn: &str,
         password: &Secret<String>,
+        binding: &Binding,
     ) -> Result<BindAnswer, DirectoryError> {
-        self.observe(Operation::UserBind, seat.connection.bind(dn, password)).await
+        let bind = binding.sent(seat.connection.bind(dn, password));
+        self.observe_fairly(Operation::UserBind, bind).await
     }
 
     /// Asks for a change of password, on a connection that is fit for it; once only.
@@ -218,7 +224,7 @@ impl Server {
         connection: &Connection,
         change: &PasswordChange<'_>,
     ) -> Result<Changed, DirectoryError> {
-        self.observe(Operation::PasswordChange, connection.change_password(change)).await
+        self.observe_fairly(Operation::PasswordChange, connection.change_password(change)).await
     }
 
     /// Whether passwords travel encrypted.
@@ -356,8 +362,12 @@ impl Server {
     }
 
     async fn connect(&self, purpose: Purpose) -> Result<Connection, DirectoryError> {
-        let connecting = Box::pin(self.endpoint.connect());
-        let connection = self.observe(Operation::Connect, connecting).await?;
+        let connecting = timeout(self.terms.patience, Box::pin(self.endpoint.connect()));
+        let connecting = async { connecting.await.unwrap_or(Err(DirectoryError::Timeout)) };
+        let connection = match purpose {
+            Purpose::Service => self.observe(Operation::Connect, connecting).await?,
+            Purpose::Bind => self.observe_fairly(Operation::Connect, connecting).await?,
+        };
         Ok(connection.counted(self.meter.opened(purpose)))
     }
 
@@ -367,7 +377,26 @@ impl Server {
         operation: Operation,
         work: impl Future<Output = Result<T, DirectoryError>>,
     ) -> Result<T, DirectoryError> {
-        let mut verdict = Verdict { server: self, operation, spoken: false };
+        self.observe_after(Duration::ZERO, operation, work).await
+    }
+
+    /// The same for what waits for others first, and so may have little time left.
+    async fn observe_fairly<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        self.observe_after(self.terms.fair, operation, work).await
+    }
+
+    async fn observe_after<T>(
+        &self,
+        least: Duration,
+        operation: Operation,
+        work: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        let due = Instant::now() + least;
+        let mut verdict = Verdict { server: self, operation, due, spoken: false };
         let result = self.meter.observe(operation, work).await;
         verdict.spoken = true;
         self.judge(operation, result.as_ref().err());
@@ -426,13 +455,20 @@ impl Idle {
 struct Verdict<'s> {
     server: &'s Server,
     operation: Operation,
+    /// From when on that is the server's fault.
+    due: Instant,
     spoken: bool,
 }
 
 impl Drop for Verdict<'_> {
     fn drop(&mut self) {
-        if !self.spoken {
+        if self.spoken {
+            return;
+        }
+        if Instant::now() >= self.due {
             self.server.judge(self.operation, Some(&DirectoryError::Timeout));
+        } else {
+            self.server.look_again.notify_one();
         }
     }
 }

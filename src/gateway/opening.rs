@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Account, Directory, DirectoryError, Notice, Person, VerifyError};
+use crate::directory::{Account, Directory, Notice, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::emergency::{self, GivenReason};
 use crate::gateway::endpoints::end_and_record;
@@ -178,6 +178,7 @@ async fn verify_and_open(
     if is_emergency {
         // It is one of ours, so that nobody typed a password into the name field.
         account = Some(credentials.folded_name());
+        attempt.leave_account();
     }
     let (refusal, outcome) = match verified {
         Ok(person) => {
@@ -274,13 +275,13 @@ pub(super) async fn turned_away(
             }
             None => (Refusal::Internal, "internal"),
         },
-        VerifyError::Unavailable(error @ DirectoryError::BindUnanswered) => {
+        VerifyError::Unjudged(error) => {
             attempt.unanswered().await;
             tracing::error!(%error, "the directory cannot answer");
             (Refusal::DirectoryUnavailable, "directory_unavailable")
         }
         VerifyError::Unavailable(error) => {
-            // An outage locks nobody out.
+            // The password is right, or nobody was told it: an outage locks nobody out.
             attempt.withdraw().await;
             tracing::error!(%error, "the directory cannot answer");
             (Refusal::DirectoryUnavailable, "directory_unavailable")

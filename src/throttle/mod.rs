@@ -11,6 +11,7 @@ mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
+pub use share::Share;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -29,7 +30,6 @@ use crate::store::{
 };
 
 use device::Device;
-use share::Share;
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -225,6 +225,14 @@ impl Attempt {
         Ok(())
     }
 
+    /// It is somebody else who logs in than the account that was found, which may have been
+    /// tried all the same: there the try stays counted, and no device becomes known.
+    pub fn leave_account(&mut self) {
+        if let Some(account) = self.account.take() {
+            self.windows.retain(|window| window.key != account);
+        }
+    }
+
     /// The password was right: this try was no failure. Earlier ones stay counted.
     pub async fn succeeded(self) -> Remembering {
         self.give_back(|_| true).await;
@@ -237,8 +245,8 @@ impl Attempt {
         self.give_back(|_| true).await;
     }
 
-    /// The directory was asked and did not answer. It may have counted a failure, so
-    /// that the account's stays counted where the directory locks accounts.
+    /// The directory was told the password and did not judge it. It may have counted a
+    /// failure, so that the account's stays counted where the directory locks accounts.
     pub async fn unanswered(self) {
         let locks = self.inner.lockout().is_none_or(|lockout| lockout.threshold > 0);
         self.give_back(|window| !locks || window.family == WindowFamily::Address).await;

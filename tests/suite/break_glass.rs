@@ -2,6 +2,7 @@
 //! not, and over when it is back.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bindgate::config::LdapTransport;
@@ -10,11 +11,12 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::Gateway;
+use crate::support::saboteur::{Fault, Point, Saboteur};
 use crate::support::setup::Setup;
 use crate::support::slapd::{PASSWORD, Slapd};
 use crate::support::upstream::Upstream;
 use crate::support::users::{Person, users_toml};
-use crate::support::world::{ADMIN, log_in};
+use crate::support::world::{ADMIN, DEVICE_COOKIE, TRACER, directory_through, log_in};
 use crate::support::{eventually_async, within};
 
 /// The emergency account's password.
@@ -31,11 +33,17 @@ struct Scene {
 
 /// What such a gateway is started from.
 async fn setup(slapd: &Slapd) -> (Setup, Upstream) {
+    setup_through(slapd, ([127, 0, 0, 1], slapd.port(LdapTransport::Tls)).into()).await
+}
+
+/// The same, with the directory at this address.
+async fn setup_through(slapd: &Slapd, address: SocketAddr) -> (Setup, Upstream) {
     let upstream = Upstream::start().await;
     let mut setup = Setup::new("", &upstream.url());
     setup.write("emergency.toml", &users_toml(&[OPS]));
     let file = setup.path("emergency.toml").display().to_string();
-    let directory = slapd.toml(LdapTransport::Tls).replace("timeout = \"5s\"", "timeout = \"1s\"");
+    let directory = directory_through(slapd, LdapTransport::Tls, address);
+    let directory = directory.replace("timeout = \"5s\"", "timeout = \"1s\"");
     setup.directory(&format!("{directory}\n[directory.break_glass]\nusers_file = {file:?}\n"));
     setup.set("throttle", "login_per_address", "\"1000 per 5m\"");
     (setup, upstream)
@@ -244,6 +252,33 @@ async fn the_first_login_that_gets_no_answer_may_be_an_emergencys() {
     ops.get("/app/echo").send().await.expect_status(200);
     scene.slapd.resume();
     is_ended(&ops).await;
+}
+
+#[tokio::test]
+async fn an_account_of_the_same_name_keeps_what_the_directory_may_have_counted() {
+    let slapd = Slapd::start();
+    let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(LdapTransport::Tls)));
+    let relay = Saboteur::before(server).await;
+    let (mut setup, _upstream) = setup_through(&slapd, relay.address).await;
+    setup.write("emergency.toml", &users_toml(&[Person { name: TRACER, ..OPS }]));
+    // A stranger has one try.
+    setup.set("throttle", "directory_lockout", "\"3 per 30m\"");
+    let gateway = Gateway::start(setup).await;
+    gateway.readiness(200).await;
+    log_in(&gateway.client(), ADMIN, PASSWORD).await.expect_status(200);
+    relay.strikes(Point::AfterBind, Fault::Stall);
+    let ops = gateway.client();
+    let body = json!({ "username": TRACER, "password": SECRET, "reason": "no answer" });
+    ops.post("/auth/login").own_page().json(&body).send().await.expect_status(200);
+    assert!(ops.jar.get(DEVICE_COOKIE).is_none(), "it is not a device of the other account");
+    relay.stops();
+    assert_eq!(slapd.failed_binds("uid=carol,ou=people,dc=example,dc=org"), 1);
+    let answer = eventually_async("the directory answers", async || {
+        let answer = log_in(&gateway.client(), TRACER, PASSWORD).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    answer.expect(401, "InvalidCredentials");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::certs::Authority;
 use crate::support::relay::{Mood, Relay};
+use crate::support::setup::Setup;
 use crate::support::slapd::{FILTER_CHARACTERS, PASSWORD, PEOPLE_WITHOUT_ROLE, Slapd};
 use crate::support::upstream::Upstream;
 use crate::support::world::{ADMIN, TRACER, World, directory_through, log_in, shared_slapd};
@@ -123,6 +124,13 @@ async fn an_address_with_too_many_failures_waits_and_successes_do_not_count() {
 
 /// A gateway whose directory is behind a relay.
 async fn behind_a_relay(transport: LdapTransport) -> (World, Relay) {
+    behind_a_relay_with(transport, |_| {}).await
+}
+
+async fn behind_a_relay_with(
+    transport: LdapTransport,
+    change: impl FnOnce(&mut Setup),
+) -> (World, Relay) {
     let slapd = shared_slapd();
     let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(transport)));
     let relay = Relay::to(server).await;
@@ -132,9 +140,28 @@ async fn behind_a_relay(transport: LdapTransport) -> (World, Relay) {
     let world = World::with(|setup| {
         setup.directory(&directory);
         setup.set("throttle", "login_per_address", "\"1000 per 5m\"");
+        change(setup);
     })
     .await;
     (world, relay)
+}
+
+#[tokio::test]
+async fn a_password_that_was_not_sent_counts_against_nobody() {
+    let (world, relay) = behind_a_relay_with(LdapTransport::Tls, |setup| {
+        // A stranger has one try.
+        setup.set("throttle", "directory_lockout", "\"3 per 30m\"");
+    })
+    .await;
+    world.gateway.readiness(200).await;
+    // The search is answered, and no connection to bind on comes about.
+    relay.becomes(Mood::DeafToNewcomers);
+    for _ in 0..2 {
+        let answer = log_in(&world.client(), TRACER, PASSWORD).await;
+        answer.expect(503, "DirectoryUnavailable");
+    }
+    relay.becomes(Mood::Well);
+    log_in(&world.client(), TRACER, PASSWORD).await.expect_status(200);
 }
 
 /// A login that must say that the directory cannot answer, in time, and then, when the

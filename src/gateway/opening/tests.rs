@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::turned_away;
 use crate::ambient::{Clock, Entropy};
 use crate::config;
-use crate::directory::{Rejection, VerifyError};
+use crate::directory::{DirectoryError, Rejection, VerifyError};
 use crate::gateway::logins::level;
 use crate::gateway::schedule::Schedule;
 use crate::metrics::Metrics;
@@ -73,10 +73,30 @@ async fn every_such_way_counts_as_a_failure_of_the_name() {
         let name = format!("user{number}");
         let attempt = throttle.begin(&name, address, None).await.unwrap();
         let _ = turned_away(error, attempt, denied).await;
-        let mut left = 0;
-        while throttle.begin(&name, address, None).await.is_ok() {
-            left += 1;
-        }
-        assert_eq!(left, 4, "{what}");
+        assert_eq!(left(&throttle, &name).await, 4, "{what}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_answer_a_password_counts_that_was_told_and_not_proved() {
+    let throttle = throttle().await;
+    let address = IpAddr::from([192, 0, 2, 1]);
+    for (name, error, expected) in [
+        ("told", VerifyError::Unjudged(DirectoryError::Timeout), 4),
+        ("not told, or right", VerifyError::Unavailable(DirectoryError::Timeout), 5),
+    ] {
+        let attempt = throttle.begin(name, address, None).await.unwrap();
+        let (refusal, _) = turned_away(error, attempt, None).await;
+        assert_eq!(refusal, Refusal::DirectoryUnavailable);
+        assert_eq!(left(&throttle, name).await, expected, "{name}");
+    }
+}
+
+/// How many more tries a name has.
+async fn left(throttle: &LoginThrottle, name: &str) -> usize {
+    let mut left = 0;
+    while throttle.begin(name, IpAddr::from([192, 0, 2, 1]), None).await.is_ok() {
+        left += 1;
+    }
+    left
 }

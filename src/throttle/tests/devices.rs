@@ -143,6 +143,19 @@ async fn an_address_that_failed_on_many_accounts_waits_but_not_its_known_devices
 }
 
 #[tokio::test]
+async fn who_logs_in_as_another_than_was_found_leaves_the_count_there_and_no_device() {
+    let fixture = fixture(100).await;
+    for _ in 0..3 {
+        let mut attempt = fixture.found("alice", "10.0.0.1", None).await.unwrap();
+        attempt.leave_account();
+        assert!(attempt.succeeded().await.remember().await.is_none());
+    }
+    let name = fixture.throttle.begin("alice", address("10.0.0.2"), None).await;
+    name.unwrap().withdraw().await;
+    assert_eq!(fixture.failures("alice", None).await, 0, "the entry has had its share");
+}
+
+#[tokio::test]
 async fn a_password_that_the_directory_may_have_counted_stays_counted() {
     let fixture = fixture(100).await;
     for number in 0..3 {

@@ -11,6 +11,7 @@ use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
 use bindgate::directory::{DirectoryError, Rejection, VerifyError};
 use bindgate::identity::Role;
 use bindgate::secret::Secret;
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep};
 use super::{directory, login};
 use crate::support::eventually;
 use crate::support::slapd::PASSWORD;
+use crate::support::users::{Person, users_toml};
 use crate::support::world::{World, log_in};
 
 const ALICE: &[u8] = b"uid=alice,ou=people,dc=x";
@@ -54,8 +56,10 @@ enum Trick {
     AnswerToAnotherOperation,
     TextThatIsNone,
     EntriesWithoutEnd,
-    Busy,
-    Unavailable,
+    /// Answers with this result code.
+    Says(u8),
+    /// Honest, but slow.
+    Late,
 }
 
 const TRICKS: [Trick; 13] = [
@@ -70,8 +74,8 @@ const TRICKS: [Trick; 13] = [
     Trick::AnswerToAnotherOperation,
     Trick::TextThatIsNone,
     Trick::EntriesWithoutEnd,
-    Trick::Busy,
-    Trick::Unavailable,
+    Trick::Says(51),
+    Trick::Says(52),
 ];
 
 /// A server that knows alice, an admin, and misbehaves as long as it is told to.
@@ -212,10 +216,13 @@ async fn misbehave(stream: &mut TcpStream, trick: Trick, id: &[u8], step: Step) 
             let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
             message(id, operation, b"\x0a\x01\x00\x04\x01\xff\x04\x01\xfe")
         }
-        Trick::Busy | Trick::Unavailable => {
+        Trick::Says(code) => {
             let operation = if is_bind { BIND_ANSWER } else { SEARCH_DONE };
-            let code = if matches!(trick, Trick::Busy) { 51 } else { 52 };
             message(id, operation, &[0x0a, 1, code, 4, 0, 4, 0])
+        }
+        Trick::Late => {
+            sleep(DEADLINE / 4).await;
+            honest(id, step)
         }
         Trick::EntriesWithoutEnd => loop {
             stream.write_all(&entry(id, ALICE).repeat(100)).await.ok()?;
@@ -290,7 +297,9 @@ async fn suffer(step: Step, trick: Trick) {
     let several = matches!((step, trick), (Step::UserSearch, Trick::EntriesWithoutEnd));
     match &outcome {
         Err(VerifyError::Rejected(Rejection::Ambiguous)) if several => {}
-        Err(VerifyError::Unavailable(_)) if !several => {}
+        // Somebody has the password, and nobody says that it is right.
+        Err(VerifyError::Unjudged(_)) if step == Step::UserBind => {}
+        Err(VerifyError::Unavailable(_)) if step != Step::UserBind && !several => {}
         _ => panic!("{step:?} {trick:?}: {outcome:?}"),
     }
     let user_binds = server.shared.user_binds.load(Ordering::SeqCst);
@@ -329,7 +338,7 @@ async fn turn_elsewhere(step: Step, trick: Trick) {
     let binds = [&bad, &good].map(|server| server.shared.user_binds.load(Ordering::SeqCst));
     match (step, trick, &outcome) {
         // What could be a bind is never sent twice; nobody knows what became of it.
-        (Step::UserBind, _, Err(VerifyError::Unavailable(_))) => assert_eq!(binds, [1, 0]),
+        (Step::UserBind, _, Err(VerifyError::Unjudged(_))) => assert_eq!(binds, [1, 0]),
         // Too much is an answer too.
         (Step::UserSearch, Trick::EntriesWithoutEnd, Err(VerifyError::Rejected(_))) => {
             assert_eq!(binds, [0, 0]);
@@ -343,6 +352,32 @@ async fn turn_elsewhere(step: Step, trick: Trick) {
         }
         _ => panic!("{step:?} {trick:?}: {outcome:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_server_for_whose_binds_many_wait_is_not_taken_for_a_dead_one() {
+    let start = || Hostile::start(Step::UserBind, Trick::Late);
+    let (busy, other) = (start().await, start().await);
+    let mut config = busy.config();
+    config.servers.extend(other.config().servers);
+    config.bind_connections = 1;
+    let directory = Arc::new(directory(&config));
+    let mut logins = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let directory = Arc::clone(&directory);
+        logins.spawn(async move { login(&directory, "alice", PASSWORD).await });
+    }
+    let outcomes = logins.join_all().await;
+    assert!(outcomes.iter().any(Result::is_ok), "{outcomes:?}");
+    // One after the other: some have waited until no time was left, and were not tried.
+    let in_vain = |outcome: &&Result<_, _>| {
+        matches!(outcome, Err(VerifyError::Unavailable(DirectoryError::Busy)))
+    };
+    let in_vain = outcomes.iter().filter(in_vain).count();
+    let tried = busy.shared.user_binds.load(Ordering::SeqCst);
+    assert!(in_vain > 0 && tried + in_vain <= outcomes.len(), "{tried}: {outcomes:?}");
+    login(&directory, "alice", PASSWORD).await.expect("it answers");
+    assert_eq!(other.shared.user_binds.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
@@ -362,7 +397,8 @@ async fn nothing_runs_on_after_a_login_that_failed() {
     }
 }
 
-/// A gateway that asks this server.
+/// A gateway that asks this server, to which every name is alice's; one is that of an
+/// emergency account.
 async fn gateway_before(server: &Hostile) -> World {
     let section = format!(
         "[directory]\nkind = \"ldap\"\nurls = [\"ldap://127.0.0.1:{}\"]\nallow_plaintext = true\n\
@@ -372,7 +408,10 @@ async fn gateway_before(server: &Hostile) -> World {
         server.port
     );
     World::with(|setup| {
-        setup.directory(&section);
+        setup.write("emergency.toml", &users_toml(&[EMERGENCY]));
+        let file = setup.path("emergency.toml").display().to_string();
+        let emergency = format!("[directory.break_glass]\nusers_file = {file:?}\n");
+        setup.directory(&(section + &emergency));
         setup.routes(
             "[[route]]\npath = \"/app/**\"\naccess = \"authenticated\"\nupstream = \"backend\"\n",
         );
@@ -382,6 +421,33 @@ async fn gateway_before(server: &Hostile) -> World {
         setup.set("throttle", "refusal_after", "\"1ms\"");
     })
     .await
+}
+
+const EMERGENCY: Person<'static> =
+    Person { name: "ops", password: "sealed in an envelope", roles: "\"admin\"", more: "" };
+
+#[tokio::test]
+async fn an_answer_that_is_no_outage_opens_no_emergency_account() {
+    for (step, trick, status) in [
+        (Step::UserBind, Trick::Says(80), 503),
+        // The password is right, and there are too many groups.
+        (Step::GroupSearch, Trick::EntriesWithoutEnd, 503),
+        (Step::UserBind, Trick::Says(52), 200),
+        (Step::UserBind, Trick::Silence, 200),
+    ] {
+        let server = Hostile::start(step, trick).await;
+        let world = gateway_before(&server).await;
+        let client = world.client();
+        let reason = "the directory burns";
+        let body = json!({
+            "username": EMERGENCY.name, "password": EMERGENCY.password, "reason": reason,
+        });
+        let answer = client.post("/auth/login").own_page().json(&body).send().await;
+        assert_eq!(answer.status, status, "{step:?} {trick:?}: {answer:?}");
+        let page = world.client().get("/auth/").navigation().send().await;
+        let asks = page.text().contains("name=\"reason\"");
+        assert_eq!(asks, status == 200, "{step:?} {trick:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,8 @@ pub(crate) enum Mood {
     Reset,
     /// Open connections live on; new ones are ended at once.
     NoNewcomers,
+    /// Open connections live on; new ones are taken and hear nothing, for good.
+    DeafToNewcomers,
     /// Takes connections and bytes, and passes nothing on.
     Stall,
     /// Passes this many bytes of the server on a connection, then ends it.
@@ -120,6 +122,11 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mut mood: watch::Recei
         Mood::Reset => return reset(&client),
         Mood::Babble(bytes) => {
             let _ = client.write_all(&bytes).await;
+            let mut sink = [0_u8; 4096];
+            while matches!(client.read(&mut sink).await, Ok(count) if count > 0) {}
+            return;
+        }
+        Mood::DeafToNewcomers => {
             let mut sink = [0_u8; 4096];
             while matches!(client.read(&mut sink).await, Ok(count) if count > 0) {}
             return;
