@@ -16,7 +16,7 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
-use crate::directory::lockout::Lockouts;
+use crate::directory::lockout::{Lockouts, OwnPolicy};
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
@@ -105,6 +105,11 @@ impl LdapDirectory {
         timeout(self.timeout, self.lockouts.general(&self.pool)).await.ok().flatten()
     }
 
+    /// The policy that an entry has of its own.
+    pub(super) async fn own_policy(&self, entry: &Entry) -> Option<OwnPolicy> {
+        self.lockouts.of(entry, &self.pool).await.1
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.pool.is_up()
     }
@@ -147,7 +152,8 @@ impl LdapDirectory {
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        let [general_lockout, own_lockout] = self.lockouts.of(entry, &self.pool).await;
+        let (general_lockout, own) = self.lockouts.of(entry, &self.pool).await;
+        let own_lockout = own.and_then(|policy| policy.lockout);
         let account = account.to_string();
         let name = account.clone();
         let may = found(directory::Account { name, general_lockout, own_lockout }).await;

@@ -31,8 +31,12 @@ const NAMING_CONTEXTS: &str = "namingContexts";
 const VENDOR: &str = "vendorName";
 /// The policy of an account, where it has one of its own.
 const OWN_POLICY: [&str; 2] = ["msDS-ResultantPSO", "pwdPolicySubentry"];
+/// Whether 389-ds heeds policies of single accounts at all.
+const OWN_POLICIES: &str = "nsslapd-pwpolicy-local";
+/// What 389-ds does by a policy that says that it locks, but not when.
+const DEFAULT_389: Lockout = Lockout { threshold: 3, window: Duration::from_mins(10) };
 /// What a policy says, in the words of each kind.
-const POLICY: [&str; 10] = [
+const POLICY: [&str; 11] = [
     "lockoutThreshold",
     "lockOutObservationWindow",
     "msDS-LockoutThreshold",
@@ -43,6 +47,7 @@ const POLICY: [&str; 10] = [
     "passwordLockout",
     "passwordMaxFailure",
     "passwordResetFailureCount",
+    OWN_POLICIES,
 ];
 
 /// What is known of a directory's lock-out.
@@ -58,9 +63,26 @@ pub(super) struct Lockouts {
 #[derive(Default)]
 struct Known {
     read_at: Option<Instant>,
-    /// What holds for accounts without a policy of their own.
-    general: Option<Lockout>,
+    general: General,
     own: HashMap<String, (Instant, Option<Lockout>)>,
+}
+
+/// What the directory says of all accounts.
+#[derive(Clone, Copy, Default)]
+struct General {
+    /// What holds for accounts without a policy of their own.
+    lockout: Option<Lockout>,
+    /// Whether policies of single accounts, though there, do not count.
+    is_for_all: bool,
+}
+
+/// The policy of one account.
+#[derive(Clone, Debug)]
+pub(super) struct OwnPolicy {
+    /// Its entry.
+    pub(super) dn: String,
+    /// What it says, as far as it may be read.
+    pub(super) lockout: Option<Lockout>,
 }
 
 impl Lockouts {
@@ -87,19 +109,25 @@ impl Lockouts {
                 Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
             }
         }
-        self.known().general
+        self.known().general.lockout
     }
 
-    /// What holds for all, as far as it is known, read now if it never was; and what
-    /// an entry's own policy says.
-    pub(super) async fn of(&self, entry: &Entry, pool: &Pool) -> [Option<Lockout>; 2] {
-        let read_before = self.known().read_at.is_some();
-        let general = if read_before { self.known().general } else { self.general(pool).await };
-        let own = match entry.text(self.attribute()) {
-            Some(policy) => self.own(policy, pool).await,
+    /// What holds for all, as far as it is known, read now if it never was; and the
+    /// policy that an entry has of its own.
+    pub(super) async fn of(
+        &self,
+        entry: &Entry,
+        pool: &Pool,
+    ) -> (Option<Lockout>, Option<OwnPolicy>) {
+        if self.known().read_at.is_none() {
+            self.general(pool).await;
+        }
+        let General { lockout, is_for_all } = self.known().general;
+        let own = match entry.text(self.attribute()).filter(|_| !is_for_all) {
+            Some(dn) => Some(OwnPolicy { dn: dn.to_owned(), lockout: self.own(dn, pool).await }),
             None => None,
         };
-        [general, own]
+        (lockout, own)
     }
 
     async fn own(&self, policy: &str, pool: &Pool) -> Option<Lockout> {
@@ -111,7 +139,8 @@ impl Lockouts {
             Ok(entry) => entry.as_ref().and_then(lockout),
             // Not to be told, or not there.
             Err(DirectoryError::Refused { .. }) => None,
-            Err(_) => return None,
+            // No answer leaves what is known.
+            Err(_) => return known.and_then(|(_, lockout)| lockout),
         };
         if read.is_none() {
             tracing::warn!(policy, "the lock-out of an account's own policy is not readable");
@@ -128,24 +157,24 @@ impl Lockouts {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read_general(&self, pool: &Pool) -> Result<Option<Lockout>, DirectoryError> {
+    async fn read_general(&self, pool: &Pool) -> Result<General, DirectoryError> {
         let wanted = [DEFAULT_CONTEXT, NAMING_CONTEXTS, VENDOR];
         let root = match self.read("", &wanted, pool).await {
             Ok(Some(root)) => root,
-            Ok(None) | Err(DirectoryError::Refused { .. }) => return Ok(None),
+            Ok(None) | Err(DirectoryError::Refused { .. }) => return Ok(General::default()),
             Err(error) => return Err(error),
         };
         let read = if self.is_active {
-            let Some(domain) = root.text(DEFAULT_CONTEXT) else { return Ok(None) };
-            self.read(domain, &POLICY, pool).await.map(|domain| domain.as_ref().and_then(lockout))
+            let Some(domain) = root.text(DEFAULT_CONTEXT) else { return Ok(General::default()) };
+            self.read(domain, &POLICY, pool).await.map(general)
         } else if root.text(VENDOR).is_some_and(|vendor| vendor.contains("389")) {
-            let config = self.read("cn=config", &POLICY, pool).await;
-            config.map(|config| config.as_ref().and_then(lockout))
+            self.read("cn=config", &POLICY, pool).await.map(general)
         } else {
-            self.strictest(&root, pool).await
+            let strictest = self.strictest(&root, pool).await;
+            strictest.map(|lockout| General { lockout, is_for_all: false })
         };
         match read {
-            Err(DirectoryError::Refused { .. }) => Ok(None),
+            Err(DirectoryError::Refused { .. }) => Ok(General::default()),
             other => other,
         }
     }
@@ -210,6 +239,14 @@ fn stricter(one: Lockout, other: Lockout) -> Lockout {
     }
 }
 
+/// What the entry of the policy for all says, if it was to be seen.
+fn general(policy: Option<Entry>) -> General {
+    policy.map_or_else(General::default, |policy| General {
+        lockout: lockout(&policy),
+        is_for_all: policy.text(OWN_POLICIES).is_some_and(|it| it.eq_ignore_ascii_case("off")),
+    })
+}
+
 /// What a policy's entry says; `None` when it says nothing of a lock-out.
 fn lockout(policy: &Entry) -> Option<Lockout> {
     let whole = |name: &str| policy.number(name).and_then(|number| u32::try_from(number).ok());
@@ -226,14 +263,82 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
     for [locks, threshold, window] in
         [[POLICY[4], POLICY[5], POLICY[6]], [POLICY[7], POLICY[8], POLICY[9]]]
     {
-        let says = |text: &str| policy.text(locks).is_some_and(|it| it.eq_ignore_ascii_case(text));
-        if says("true") || says("on") {
-            let window = Duration::from_secs(whole(window).unwrap_or(0).into());
-            return Some(Lockout { threshold: whole(threshold).unwrap_or(0), window });
-        }
-        if whole(threshold).is_some() || policy.text(locks).is_some() {
+        let said = policy.text(locks);
+        let says = |text: &str| said.is_some_and(|it| it.eq_ignore_ascii_case(text));
+        let (threshold, window) = (whole(threshold), whole(window));
+        // 389-ds, which knows both names of each, says on where others say TRUE.
+        let default = if says("on") { DEFAULT_389 } else { Lockout::NEVER };
+        if says("false") || says("off") {
             return Some(Lockout::NEVER);
+        }
+        // Whether it locks may be hidden where the number is not: then it does.
+        if said.is_some() || threshold.is_some() {
+            return Some(Lockout {
+                threshold: threshold.unwrap_or(default.threshold),
+                window: window.map_or(default.window, |it| Duration::from_secs(it.into())),
+            });
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ldap3::asn1::{PL, StructureTag, TagClass};
+
+    use super::{general, lockout};
+    use crate::config::Lockout;
+    use crate::directory::entry::Entry;
+
+    fn policy(said: &[(&str, &str)]) -> Entry {
+        let tag = |payload| StructureTag { class: TagClass::Universal, id: 4, payload };
+        let text = |text: &str| tag(PL::P(text.as_bytes().to_vec()));
+        let attribute = |(name, value): &(&str, &str)| {
+            tag(PL::C(vec![text(name), tag(PL::C(vec![text(value)]))]))
+        };
+        let attributes = said.iter().map(attribute).collect();
+        Entry::parse(tag(PL::C(vec![text("cn=policy"), tag(PL::C(attributes))]))).unwrap()
+    }
+
+    #[test]
+    fn a_policy_locks_unless_it_says_that_it_does_not() {
+        for (said, expected) in [
+            (vec![], None),
+            (vec![("cn", "policy")], None),
+            (
+                vec![("lockoutThreshold", "0"), ("lockOutObservationWindow", "-18000000000")],
+                Some((0, 1800)),
+            ),
+            (
+                vec![("lockoutThreshold", "5"), ("lockOutObservationWindow", "-18000000000")],
+                Some((5, 1800)),
+            ),
+            (vec![("msDS-LockoutThreshold", "3")], Some((3, 0))),
+            (vec![("pwdLockout", "FALSE"), ("pwdMaxFailure", "3")], Some((0, 0))),
+            (vec![("pwdLockout", "TRUE")], Some((0, 0))),
+            (vec![("pwdMaxFailure", "3"), ("pwdFailureCountInterval", "60")], Some((3, 60))),
+            (vec![("passwordLockout", "off"), ("passwordMaxFailure", "3")], Some((0, 0))),
+            (vec![("passwordLockout", "on")], Some((3, 600))),
+            (vec![("pwdLockout", "on")], Some((3, 600))),
+            (vec![("passwordMaxFailure", "8"), ("passwordResetFailureCount", "0")], Some((8, 0))),
+        ] {
+            let expected = expected.map(|(threshold, seconds)| Lockout {
+                threshold,
+                window: Duration::from_secs(seconds),
+            });
+            assert_eq!(lockout(&policy(&said)), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn own_policies_count_unless_the_server_says_that_they_do_not() {
+        for (said, is_for_all) in [(None, false), (Some("on"), false), (Some("OFF"), true)] {
+            let said: Vec<_> =
+                said.map(|said| ("nsslapd-pwpolicy-local", said)).into_iter().collect();
+            assert_eq!(general(Some(policy(&said))).is_for_all, is_for_all, "{said:?}");
+        }
+        assert!(!general(None).is_for_all);
+    }
 }

@@ -60,7 +60,7 @@ use crate::secret::Secret;
 
 pub use change::{ChangeError, Objection};
 pub use error::{DirectoryError, VerifyError};
-pub use examine::{Finding, Step, examine};
+pub use examine::{Finding, JudgeLockout, Step, examine};
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 pub use recheck::{Known, Rechecked, Standing};

@@ -11,6 +11,7 @@ mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
+pub use share::Share;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::store::{
 };
 
 use device::Device;
-use share::{PER_USER, Share};
+use share::PER_USER;
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);

@@ -16,17 +16,22 @@ const LONG: Duration = Duration::from_hours(24);
 /// The failures that an account may have. Strangers' stop at theirs; known devices
 /// may make all of them. So no stranger takes what is kept for the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) strangers: u32,
-    pub(super) all: u32,
-    pub(super) window: Duration,
+pub struct Share {
+    /// Of those whose device nobody knows.
+    pub strangers: u32,
+    /// Of all together.
+    pub all: u32,
+    /// For how long one counts.
+    pub window: Duration,
     counting: Counting,
     /// The key of the limit, for metric and audit.
-    pub(super) rule: &'static str,
+    pub rule: &'static str,
 }
 
 impl Share {
-    pub(super) fn of(config: &config::LoginThrottle, lockout: Option<Lockout>) -> Self {
+    /// What the limits leave where the directory locks accounts so, as far as that is known.
+    #[must_use]
+    pub fn of(config: &config::LoginThrottle, lockout: Option<Lockout>) -> Self {
         let (configured, reserve) = (config.per_user, config.device_reserve);
         let Some(lockout) = lockout.filter(|lockout| lockout.threshold > 0) else {
             return Self {
