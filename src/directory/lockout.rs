@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ldap3::Scope;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::Lockout;
 use crate::directory::connection::Search;
@@ -20,6 +20,8 @@ use crate::directory::{DirectoryError, Operation};
 
 /// How long what was read holds.
 const HOLDS: Duration = Duration::from_mins(5);
+/// How long nobody asks again after a failure, lest every login waits for it.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Policies looked at.
 const POLICIES_MAX: usize = 1000;
 /// Policies of single accounts remembered.
@@ -32,7 +34,7 @@ const VENDOR: &str = "vendorName";
 /// The policy of an account, where it has one of its own.
 const OWN_POLICY: [&str; 2] = ["msDS-ResultantPSO", "pwdPolicySubentry"];
 /// What a policy says, in the words of each kind.
-const POLICY: [&str; 10] = [
+const POLICY: [&str; 11] = [
     "lockoutThreshold",
     "lockOutObservationWindow",
     "msDS-LockoutThreshold",
@@ -43,30 +45,71 @@ const POLICY: [&str; 10] = [
     "passwordLockout",
     "passwordMaxFailure",
     "passwordResetFailureCount",
+    // Every policy of ppolicy has it: one that is seen and says nothing else never locks.
+    "pwdAttribute",
 ];
+
+/// What is assumed of a policy that cannot be read: a threshold as low as any in use.
+const CAUTION: Lockout = Lockout { threshold: 3, window: Duration::from_mins(30) };
+
+/// What came of asking a directory when it locks accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockoutReading {
+    /// It did not answer, neither now nor before.
+    NotRead,
+    /// It lets nothing of it be read.
+    Nothing,
+    /// This.
+    Says(Lockout),
+}
 
 /// What is known of a directory's lock-out.
 pub(super) struct Lockouts {
     base: Option<Dn>,
     object_class: Attribute,
     is_active: bool,
+    /// How long a login may spend on it.
+    patience: Duration,
     /// One at a time reads.
     reading: AsyncMutex<()>,
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
-    read_at: Option<Instant>,
+    /// Until when nobody asks again; `None` when nobody has yet.
+    holds_until: Option<Instant>,
     /// What holds for accounts without a policy of their own.
-    general: Option<Lockout>,
-    own: HashMap<String, (Instant, Option<Lockout>)>,
+    general: LockoutReading,
+    own: HashMap<String, Own>,
+}
+
+/// What is known of a policy of single accounts.
+#[derive(Clone, Copy)]
+struct Own {
+    holds_until: Instant,
+    /// `None` while it cannot be read.
+    lockout: Option<Lockout>,
+}
+
+/// What holds for one account.
+pub(super) struct Held {
+    pub(super) general: Option<Lockout>,
+    pub(super) own: Option<Lockout>,
+    /// Its own policy cannot be read.
+    pub(super) own_is_assumed: bool,
 }
 
 impl Lockouts {
-    pub(super) fn new(base: &str, object_class: Attribute, is_active: bool) -> Self {
-        let (reading, known) = Default::default();
-        Self { base: Dn::parse(base), object_class, is_active, reading, known }
+    pub(super) fn new(
+        base: &str,
+        object_class: Attribute,
+        is_active: bool,
+        patience: Duration,
+    ) -> Self {
+        let general = LockoutReading::NotRead;
+        let known = Mutex::new(Known { holds_until: None, general, own: HashMap::new() });
+        let reading = AsyncMutex::default();
+        Self { base: Dn::parse(base), object_class, is_active, patience, reading, known }
     }
 
     /// What to fetch of an entry beside all else.
@@ -74,54 +117,87 @@ impl Lockouts {
         OWN_POLICY[usize::from(!self.is_active)]
     }
 
-    /// What holds for accounts without a policy of their own, read again when that
-    /// was long ago. A directory that does not answer leaves what is known.
-    pub(super) async fn general(&self, pool: &Pool) -> Option<Lockout> {
-        let _one = self.reading.lock().await;
-        if self.known().read_at.is_none_or(|at| at.elapsed() >= HOLDS) {
-            match self.read_general(pool).await {
-                Ok(general) => {
-                    let mut known = self.known();
-                    (known.general, known.read_at) = (general, Some(Instant::now()));
-                }
-                Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
-            }
+    /// What holds for accounts without a policy of their own, read again when that was
+    /// long ago. A directory that does not answer in time leaves what is known.
+    pub(super) async fn general(&self, pool: &Pool, within: Duration) -> LockoutReading {
+        if timeout(within, self.read_again(pool)).await.is_err() {
+            tracing::debug!("the directory's lock-out was not read in time");
         }
         self.known().general
     }
 
-    /// What holds for all, as far as it is known, read now if it never was; and what
-    /// an entry's own policy says.
-    pub(super) async fn of(&self, entry: &Entry, pool: &Pool) -> [Option<Lockout>; 2] {
-        let read_before = self.known().read_at.is_some();
-        let general = if read_before { self.known().general } else { self.general(pool).await };
-        let own = match entry.text(self.attribute()) {
-            Some(policy) => self.own(policy, pool).await,
-            None => None,
-        };
-        [general, own]
+    async fn read_again(&self, pool: &Pool) {
+        let _one = self.reading.lock().await;
+        if self.known().holds_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        // Also when this is dropped because no time is left.
+        self.known().holds_until = Some(Instant::now() + PAUSE);
+        match self.read_general(pool).await {
+            Ok(general) => {
+                let mut known = self.known();
+                known.general = general.map_or(LockoutReading::Nothing, LockoutReading::Says);
+                known.holds_until = Some(Instant::now() + HOLDS);
+            }
+            Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
+        }
     }
 
+    /// What holds for all, as far as it is known, read now if it never was; and what
+    /// an entry's own policy says. One that cannot be read is taken for the strictest that
+    /// is known, and for a strict one at that.
+    pub(super) async fn of(&self, entry: &Entry, pool: &Pool) -> Held {
+        let known = self.known().general;
+        let general = match known {
+            LockoutReading::NotRead => self.general(pool, self.patience).await,
+            known => known,
+        };
+        let general = match general {
+            LockoutReading::Says(lockout) => Some(lockout),
+            LockoutReading::NotRead | LockoutReading::Nothing => None,
+        };
+        let Some(policy) = entry.text(self.attribute()) else {
+            return Held { general, own: None, own_is_assumed: false };
+        };
+        let own = self.own(policy, pool).await;
+        let assumed = || general.into_iter().chain(self.all_own()).fold(CAUTION, stricter);
+        Held { general, own: Some(own.unwrap_or_else(assumed)), own_is_assumed: own.is_none() }
+    }
+
+    /// What an own policy says, read again when that was long ago; `None` when it cannot
+    /// be read and never could.
     async fn own(&self, policy: &str, pool: &Pool) -> Option<Lockout> {
         let known = self.known().own.get(policy).copied();
-        if let Some((_, lockout)) = known.filter(|(at, _)| at.elapsed() < HOLDS) {
-            return lockout;
+        if let Some(own) = known.filter(|own| Instant::now() < own.holds_until) {
+            return own.lockout;
         }
-        let read = match self.read(policy, &POLICY, pool).await {
-            Ok(entry) => entry.as_ref().and_then(lockout),
-            // Not to be told, or not there.
-            Err(DirectoryError::Refused { .. }) => None,
-            Err(_) => return None,
+        let before = known.and_then(|own| own.lockout);
+        // Also when this is dropped because the login has no time left.
+        self.keep_own(policy, PAUSE, before);
+        let read = timeout(self.patience, self.read(policy, &POLICY, pool)).await;
+        let (holds, read) = match read.unwrap_or(Err(DirectoryError::Timeout)) {
+            Ok(entry) => (HOLDS, entry.as_ref().and_then(lockout)),
+            Err(error) if is_hidden(&error) => (HOLDS, None),
+            Err(_) => (PAUSE, before),
         };
         if read.is_none() {
             tracing::warn!(policy, "the lock-out of an account's own policy is not readable");
         }
+        self.keep_own(policy, holds, read);
+        read
+    }
+
+    fn keep_own(&self, policy: &str, holds: Duration, lockout: Option<Lockout>) {
         let mut known = self.known();
-        if known.own.len() >= OWN_MAX {
+        if known.own.len() >= OWN_MAX && !known.own.contains_key(policy) {
             known.own.clear();
         }
-        known.own.insert(policy.to_owned(), (Instant::now(), read));
-        read
+        let holds_until = Instant::now() + holds;
+        known.own.insert(policy.to_owned(), Own { holds_until, lockout });
+    }
+
+    fn all_own(&self) -> Vec<Lockout> {
+        self.known().own.values().filter_map(|own| own.lockout).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -132,7 +208,8 @@ impl Lockouts {
         let wanted = [DEFAULT_CONTEXT, NAMING_CONTEXTS, VENDOR];
         let root = match self.read("", &wanted, pool).await {
             Ok(Some(root)) => root,
-            Ok(None) | Err(DirectoryError::Refused { .. }) => return Ok(None),
+            Ok(None) => return Ok(None),
+            Err(error) if is_hidden(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
         let read = if self.is_active {
@@ -145,7 +222,7 @@ impl Lockouts {
             self.strictest(&root, pool).await
         };
         match read {
-            Err(DirectoryError::Refused { .. }) => Ok(None),
+            Err(error) if is_hidden(&error) => Ok(None),
             other => other,
         }
     }
@@ -196,6 +273,12 @@ impl Lockouts {
 }
 
 /// Both at once: the lower threshold, the longer window.
+/// Whether an error says that what was asked for is not to be told, or not there; others
+/// say nothing of it.
+const fn is_hidden(error: &DirectoryError) -> bool {
+    matches!(error, DirectoryError::Refused { code: 10 | 16 | 32 | 34 | 50, .. })
+}
+
 fn stricter(one: Lockout, other: Lockout) -> Lockout {
     match (one.threshold, other.threshold) {
         (0, _) => other,
@@ -235,5 +318,5 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
             return Some(Lockout::NEVER);
         }
     }
-    None
+    policy.text(POLICY[10]).map(|_| Lockout::NEVER)
 }
