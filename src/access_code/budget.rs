@@ -84,7 +84,7 @@ impl Budget {
         let windows = [self.whole, address];
         let id: AttemptId = entropy.bytes()?;
         match store.count_attempt(id, &windows, clock.now()).await? {
-            Taken::Counted => Ok(Try { ledger: self.ledger.clone(), id, windows }),
+            Taken::Counted { .. } => Ok(Try { ledger: self.ledger.clone(), id, windows }),
             Taken::Full { wait, .. } => Err(BudgetError::Spent { retry_after: wait }),
         }
     }

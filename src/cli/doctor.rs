@@ -1,7 +1,9 @@
 //! `bindgate doctor`: walks the way of a login and of a request step by step and
 //! says of each what was tried, how long it took, and what to do. Changes nothing.
 
-use std::fs;
+mod lockout;
+mod store;
+
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,12 +17,11 @@ use crate::ambient::{Clock, Entropy};
 use crate::cli::Doctor;
 use crate::cli::control::{ControlError, ask_at, printable};
 use crate::cli::serve::fail;
-use crate::config::{Config, Loaded, Store};
+use crate::config::{Config, Loaded};
 use crate::directory::{self, Finding, Step};
 use crate::identity::Role;
 use crate::metrics::Metrics;
 use crate::policy::explain;
-use crate::store;
 use crate::upstream;
 
 /// Exits with 0 when every step came to a good end, else with 1.
@@ -63,7 +64,14 @@ impl Ward {
             let user = args.user.as_deref();
             let mut tell = |step| self.tell(&step);
             let ambient = (metrics, &Entropy::system(), now);
-            directory::examine(directory, user, ambient, &mut tell).await
+            let judge = |read, policy: Option<&str>| lockout::judge(&config.throttle, read, policy);
+            let role = directory::examine(directory, user, ambient, &judge, &mut tell).await;
+            if let Some(break_glass) = &directory.break_glass {
+                let place = break_glass.users.path.display().to_string();
+                let text = format!("{} emergency accounts", break_glass.users.users.len());
+                self.at_once(&place, "read", Finding::Fine(text));
+            }
+            role
         } else {
             let text = "left out: nobody can log in".to_owned();
             self.at_once("directory", "read", Finding::Suspect(text));
@@ -73,7 +81,7 @@ impl Ward {
             self.policy(config, request, (args.user.is_some(), role.as_ref()));
         }
         self.gateway(config);
-        self.store(config, metrics).await;
+        store::examine(&config.store, metrics, &mut |step| self.tell(&step)).await;
         for upstream in &config.upstreams {
             for server in &upstream.servers {
                 let began = Instant::now();
@@ -144,18 +152,6 @@ impl Ward {
         self.tell(&Step { place: place.to_owned(), tried: "ask", took: began.elapsed(), finding });
     }
 
-    /// The store, as far as it can be seen from here.
-    async fn store(&mut self, config: &Config, metrics: &Metrics) {
-        let began = Instant::now();
-        let finding = match &config.store {
-            Store::Memory => Finding::Suspect("in memory: a restart ends every session".to_owned()),
-            Store::Embedded { path } => embedded(path),
-            Store::Redis(_) => redis(&config.store, metrics).await,
-        };
-        let place = "store".to_owned();
-        self.tell(&Step { place, tried: "look", took: began.elapsed(), finding });
-    }
-
     fn at_once(&mut self, place: &str, tried: &'static str, finding: Finding) {
         self.tell(&Step { place: place.to_owned(), tried, took: Duration::ZERO, finding });
     }
@@ -198,43 +194,4 @@ fn readiness(socket: &Path) -> Result<Vec<String>, ControlError> {
         }
     })?;
     Ok(reasons)
-}
-
-/// The store's file, which the gateway alone opens: to open it could change it.
-/// Asks Redis for something that may not be there.
-async fn redis(kind: &Store, metrics: &Metrics) -> Finding {
-    let ambient = (&Clock::system(), &Entropy::system());
-    let store = match store::Store::open(kind, Duration::ZERO, ambient, metrics).await {
-        Ok(store) => store,
-        Err(error) => return Finding::Failed(error.to_string()),
-    };
-    match store.starts().await {
-        Ok(None) => Finding::Fine("Redis answers; no gateway has started with it yet".to_owned()),
-        Ok(Some(starts)) => {
-            Finding::Fine(format!("Redis answers; gateways started {starts} times with it"))
-        }
-        Err(_) => Finding::Failed(
-            "Redis does not answer: look at store.urls, store.username and its password, \
-             store.ca_file, and whether the user may run what docs/operations.md lists"
-                .to_owned(),
-        ),
-    }
-}
-
-fn embedded(path: &Path) -> Finding {
-    match fs::metadata(path) {
-        Ok(facts) if facts.is_file() => {
-            Finding::Fine(format!("{}, {} bytes", path.display(), facts.len()))
-        }
-        Ok(_) => Finding::Failed(format!("{} is no file", path.display())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            match path.parent().map(fs::metadata) {
-                Some(Ok(folder)) if folder.is_dir() => {
-                    Finding::Fine(format!("{} is made at the first start", path.display()))
-                }
-                _ => Finding::Failed(format!("the folder of {} is not there", path.display())),
-            }
-        }
-        Err(error) => Finding::Failed(format!("{}: {error}", path.display())),
-    }
 }

@@ -321,15 +321,16 @@ impl LoginThrottle {
             "devices",
             Whole { min: 0, max: 100_000_000 },
             100_000,
-            "How many such devices are remembered; 0 sets no device cookie.",
+            "How many such devices are remembered, of one account 16 at most; 0 sets no device \
+             cookie.",
         );
         let (refusal_after, logins) = read_schedule(r);
         let entries = r.or(
             "entries",
             Whole { min: 1, max: 100_000_000 },
             100_000,
-            "How many accounts, how many addresses, and for each rule of a route how many addresses \
-             or users, are remembered.",
+            "How many names as typed, how many accounts, how many addresses, and for each rule of a \
+             route how many addresses or users, are remembered.",
         );
         Self {
             per_user,

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use crate::config;
-use crate::directory::users_file::{UsersFile, asked_for, stamp};
+use crate::directory::users_file::{UsersFile, person, stamp};
 use crate::directory::{Bar, Person, Rejection, VerifyError};
-use crate::identity::{Credentials, Subject};
+use crate::identity::Credentials;
 use crate::metrics::Metrics;
 
 /// How the file is called in metrics.
@@ -55,23 +55,9 @@ impl Emergency {
             VerifyError::Rejected(_) => VerifyError::Rejected(Rejection::Emergency),
             error => error,
         })?;
-        let (subject, account) = (Subject::new(&user.name), account(&credentials.folded_name()));
-        if user.is_disabled {
-            return Err(VerifyError::AccountUnavailable(Bar::EmergencyDisabled));
-        }
-        let Some(role) = user.role.clone() else {
-            return Err(VerifyError::NoRole { account, subject });
-        };
-        Ok(Person {
-            subject,
-            role,
-            account,
-            notice: None,
-            attributes: asked_for(&self.attributes, &user.attributes),
-            stamp: Some(stamp(&user)),
-            emergency: true,
-            lifetime_max: Some(self.session_lifetime),
-        })
+        let account = account(&credentials.folded_name());
+        let person = person(&user, account, (&self.attributes, Bar::EmergencyDisabled))?;
+        Ok(Person { emergency: true, lifetime_max: Some(self.session_lifetime), ..person })
     }
 
     /// Whether somebody who logged in with this account and this password's stamp may

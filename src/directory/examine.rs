@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::ambient::{Entropy, Timestamp};
 use crate::config;
+use crate::config::Lockout;
 use crate::directory::chain;
 use crate::directory::connection::{Connection, Search};
 use crate::directory::discovery::Discovery;
@@ -87,12 +88,17 @@ impl Examination<'_> {
     }
 }
 
+/// What to think of a lock-out, as far as it could be read: that of all accounts, or
+/// that of an account whose own policy has this name.
+pub type JudgeLockout<'j> = &'j dyn Fn(Option<Lockout>, Option<&str>) -> Finding;
+
 /// Walks from the servers' names to the roles, and with a name on to that person's
 /// role, which is the answer. `report` is told of each step as it is made.
 pub async fn examine(
     config: &config::Directory,
     user: Option<&str>,
     (metrics, entropy, now): (&Metrics, &Entropy, Timestamp),
+    judge: JudgeLockout<'_>,
     report: &mut dyn FnMut(Step),
 ) -> Option<Role> {
     let (began, timeout) = (Instant::now(), config.timeout);
@@ -114,7 +120,10 @@ pub async fn examine(
     let connection = first?;
     expect::content(&mut examination, config, &connection).await;
     drop(connection);
-    person(&mut examination, config, user?, (metrics, entropy)).await
+    let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
+    let lockout = async { Ok(((), judge(directory.lockout().await.lockout(), None))) };
+    examination.step(("lock-out", "read"), lockout).await;
+    person(&mut examination, &directory, user?, judge).await
 }
 
 /// The whole way where there is no server: the file was read with the configuration.
@@ -302,13 +311,18 @@ fn says_active_directory(entry: &Entry) -> bool {
 /// The person's entry, groups and role, by the very parts that a login uses.
 async fn person(
     examination: &mut Examination<'_>,
-    config: &config::Directory,
+    directory: &LdapDirectory,
     user: &str,
-    (metrics, entropy): (&Metrics, &Entropy),
+    judge: JudgeLockout<'_>,
 ) -> Option<Role> {
-    let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
     let place = "user";
-    let entry = examination.step((place, "search"), find(&directory, user)).await?;
+    let entry = examination.step((place, "search"), find(directory, user)).await?;
+    let lockout = async {
+        let own = directory.own_policy(&entry).await;
+        let none = || Finding::Fine("no policy of its own counts".to_owned());
+        Ok(((), own.map_or_else(none, |policy| judge(policy.lockout, Some(&policy.dn)))))
+    };
+    examination.step((place, "lock-out"), lockout).await;
     let account = entry.dn.clone();
     let work = async {
         match directory.person(&entry, account).await {

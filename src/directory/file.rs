@@ -3,9 +3,9 @@
 
 use crate::config;
 use crate::config::Lockout;
-use crate::directory::users_file::{UsersFile, asked_for, stamp};
+use crate::directory::users_file::{UsersFile, person, stamp};
 use crate::directory::{Account, Bar, DirectoryError, Known, Person, Standing, VerifyError};
-use crate::identity::{Credentials, Subject};
+use crate::identity::Credentials;
 use crate::metrics::{DirectoryUp, Metrics};
 
 /// How the file is called in metrics.
@@ -54,23 +54,7 @@ impl FileDirectory {
             return Err(VerifyError::Withheld);
         }
         let user = self.users.prove(candidate, credentials.password()).await?;
-        let subject = Subject::new(&user.name);
-        if user.is_disabled {
-            return Err(VerifyError::AccountUnavailable(Bar::Disabled));
-        }
-        let Some(role) = user.role.clone() else {
-            return Err(VerifyError::NoRole { account, subject });
-        };
-        Ok(Person {
-            subject,
-            role,
-            account,
-            notice: None,
-            attributes: asked_for(&self.attributes, &user.attributes),
-            stamp: Some(stamp(&user)),
-            emergency: false,
-            lifetime_max: None,
-        })
+        person(&user, account, (&self.attributes, Bar::Disabled))
     }
 
     /// How somebody stands in the file now.

@@ -16,7 +16,7 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
-use crate::directory::lockout::{Held, LockoutReading, Lockouts};
+use crate::directory::lockout::{Held, LockoutReading, Lockouts, OwnPolicy};
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
@@ -112,6 +112,11 @@ impl LdapDirectory {
         self.lockouts.general(&self.pool, self.timeout).await
     }
 
+    /// The policy that an entry has of its own.
+    pub(super) async fn own_policy(&self, entry: &Entry) -> Option<OwnPolicy> {
+        self.lockouts.of(entry, &self.pool).await.1
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.pool.is_up()
     }
@@ -154,7 +159,7 @@ impl LdapDirectory {
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        let Held { general, own, own_is_assumed } = self.lockouts.of(entry, &self.pool).await;
+        let Held { general, own, own_is_assumed } = self.lockouts.held(entry, &self.pool).await;
         let account = account.to_string();
         let may = found(directory::Account {
             name: account.clone(),

@@ -33,8 +33,12 @@ const NAMING_CONTEXTS: &str = "namingContexts";
 const VENDOR: &str = "vendorName";
 /// The policy of an account, where it has one of its own.
 const OWN_POLICY: [&str; 2] = ["msDS-ResultantPSO", "pwdPolicySubentry"];
+/// Whether 389-ds heeds policies of single accounts at all.
+const OWN_POLICIES: &str = "nsslapd-pwpolicy-local";
+/// What 389-ds does by a policy that says that it locks, but not when.
+const DEFAULT_389: Lockout = Lockout { threshold: 3, window: Duration::from_mins(10) };
 /// What a policy says, in the words of each kind.
-const POLICY: [&str; 11] = [
+const POLICY: [&str; 12] = [
     "lockoutThreshold",
     "lockOutObservationWindow",
     "msDS-LockoutThreshold",
@@ -45,6 +49,7 @@ const POLICY: [&str; 11] = [
     "passwordLockout",
     "passwordMaxFailure",
     "passwordResetFailureCount",
+    OWN_POLICIES,
     // Every policy of ppolicy has it: one that is seen and says nothing else never locks.
     "pwdAttribute",
 ];
@@ -63,6 +68,16 @@ pub enum LockoutReading {
     Says(Lockout),
 }
 
+impl LockoutReading {
+    /// What it says, if anything.
+    pub(super) const fn lockout(self) -> Option<Lockout> {
+        match self {
+            Self::Says(lockout) => Some(lockout),
+            Self::NotRead | Self::Nothing => None,
+        }
+    }
+}
+
 /// What is known of a directory's lock-out.
 pub(super) struct Lockouts {
     base: Option<Dn>,
@@ -78,8 +93,8 @@ pub(super) struct Lockouts {
 struct Known {
     /// Until when nobody asks again; `None` when nobody has yet.
     holds_until: Option<Instant>,
-    /// What holds for accounts without a policy of their own.
-    general: LockoutReading,
+    /// `None` until it was read.
+    general: Option<General>,
     own: HashMap<String, Own>,
 }
 
@@ -99,6 +114,24 @@ pub(super) struct Held {
     pub(super) own_is_assumed: bool,
 }
 
+/// What the directory says of all accounts.
+#[derive(Clone, Copy, Default)]
+struct General {
+    /// What holds for accounts without a policy of their own.
+    lockout: Option<Lockout>,
+    /// Whether policies of single accounts, though there, do not count.
+    is_for_all: bool,
+}
+
+/// The policy of one account.
+#[derive(Clone, Debug)]
+pub(super) struct OwnPolicy {
+    /// Its entry.
+    pub(super) dn: String,
+    /// What it says, as far as it may be read.
+    pub(super) lockout: Option<Lockout>,
+}
+
 impl Lockouts {
     pub(super) fn new(
         base: &str,
@@ -106,8 +139,7 @@ impl Lockouts {
         is_active: bool,
         patience: Duration,
     ) -> Self {
-        let general = LockoutReading::NotRead;
-        let known = Mutex::new(Known { holds_until: None, general, own: HashMap::new() });
+        let known = Mutex::new(Known { holds_until: None, general: None, own: HashMap::new() });
         let reading = AsyncMutex::default();
         Self { base: Dn::parse(base), object_class, is_active, patience, reading, known }
     }
@@ -123,7 +155,11 @@ impl Lockouts {
         if timeout(within, self.read_again(pool)).await.is_err() {
             tracing::debug!("the directory's lock-out was not read in time");
         }
-        self.known().general
+        match self.known().general {
+            None => LockoutReading::NotRead,
+            Some(General { lockout: None, .. }) => LockoutReading::Nothing,
+            Some(General { lockout: Some(lockout), .. }) => LockoutReading::Says(lockout),
+        }
     }
 
     async fn read_again(&self, pool: &Pool) {
@@ -136,32 +172,44 @@ impl Lockouts {
         match self.read_general(pool).await {
             Ok(general) => {
                 let mut known = self.known();
-                known.general = general.map_or(LockoutReading::Nothing, LockoutReading::Says);
+                known.general = Some(general);
                 known.holds_until = Some(Instant::now() + HOLDS);
             }
             Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
         }
     }
 
-    /// What holds for all, as far as it is known, read now if it never was; and what
-    /// an entry's own policy says. One that cannot be read is taken for the strictest that
-    /// is known, and for a strict one at that.
-    pub(super) async fn of(&self, entry: &Entry, pool: &Pool) -> Held {
-        let known = self.known().general;
-        let general = match known {
-            LockoutReading::NotRead => self.general(pool, self.patience).await,
-            known => known,
+    /// What holds for all, as far as it is known, read now if it never was; and the
+    /// policy that an entry has of its own.
+    pub(super) async fn of(
+        &self,
+        entry: &Entry,
+        pool: &Pool,
+    ) -> (Option<Lockout>, Option<OwnPolicy>) {
+        if self.known().general.is_none() {
+            self.general(pool, self.patience).await;
+        }
+        let General { lockout, is_for_all } = self.known().general.unwrap_or_default();
+        let own = match entry.text(self.attribute()).filter(|_| !is_for_all) {
+            Some(dn) => Some(OwnPolicy { dn: dn.to_owned(), lockout: self.own(dn, pool).await }),
+            None => None,
         };
-        let general = match general {
-            LockoutReading::Says(lockout) => Some(lockout),
-            LockoutReading::NotRead | LockoutReading::Nothing => None,
-        };
-        let Some(policy) = entry.text(self.attribute()) else {
+        (lockout, own)
+    }
+
+    /// What holds for an account. An own policy that cannot be read is taken for the
+    /// strictest that is known, and for a strict one at that.
+    pub(super) async fn held(&self, entry: &Entry, pool: &Pool) -> Held {
+        let (general, policy) = self.of(entry, pool).await;
+        let Some(policy) = policy else {
             return Held { general, own: None, own_is_assumed: false };
         };
-        let own = self.own(policy, pool).await;
         let assumed = || general.into_iter().chain(self.all_own()).fold(CAUTION, stricter);
-        Held { general, own: Some(own.unwrap_or_else(assumed)), own_is_assumed: own.is_none() }
+        Held {
+            general,
+            own: Some(policy.lockout.unwrap_or_else(assumed)),
+            own_is_assumed: policy.lockout.is_none(),
+        }
     }
 
     /// What an own policy says, read again when that was long ago; `None` when it cannot
@@ -204,25 +252,25 @@ impl Lockouts {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read_general(&self, pool: &Pool) -> Result<Option<Lockout>, DirectoryError> {
+    async fn read_general(&self, pool: &Pool) -> Result<General, DirectoryError> {
         let wanted = [DEFAULT_CONTEXT, NAMING_CONTEXTS, VENDOR];
         let root = match self.read("", &wanted, pool).await {
             Ok(Some(root)) => root,
-            Ok(None) => return Ok(None),
-            Err(error) if is_hidden(&error) => return Ok(None),
+            Ok(None) => return Ok(General::default()),
+            Err(error) if is_hidden(&error) => return Ok(General::default()),
             Err(error) => return Err(error),
         };
         let read = if self.is_active {
-            let Some(domain) = root.text(DEFAULT_CONTEXT) else { return Ok(None) };
-            self.read(domain, &POLICY, pool).await.map(|domain| domain.as_ref().and_then(lockout))
+            let Some(domain) = root.text(DEFAULT_CONTEXT) else { return Ok(General::default()) };
+            self.read(domain, &POLICY, pool).await.map(general)
         } else if root.text(VENDOR).is_some_and(|vendor| vendor.contains("389")) {
-            let config = self.read("cn=config", &POLICY, pool).await;
-            config.map(|config| config.as_ref().and_then(lockout))
+            self.read("cn=config", &POLICY, pool).await.map(general)
         } else {
-            self.strictest(&root, pool).await
+            let strictest = self.strictest(&root, pool).await;
+            strictest.map(|lockout| General { lockout, is_for_all: false })
         };
         match read {
-            Err(error) if is_hidden(&error) => Ok(None),
+            Err(error) if is_hidden(&error) => Ok(General::default()),
             other => other,
         }
     }
@@ -293,6 +341,14 @@ fn stricter(one: Lockout, other: Lockout) -> Lockout {
     }
 }
 
+/// What the entry of the policy for all says, if it was to be seen.
+fn general(policy: Option<Entry>) -> General {
+    policy.map_or_else(General::default, |policy| General {
+        lockout: lockout(&policy),
+        is_for_all: policy.text(OWN_POLICIES).is_some_and(|it| it.eq_ignore_ascii_case("off")),
+    })
+}
+
 /// What a policy's entry says; `None` when it says nothing of a lock-out.
 fn lockout(policy: &Entry) -> Option<Lockout> {
     let whole = |name: &str| policy.number(name).and_then(|number| u32::try_from(number).ok());
@@ -309,14 +365,82 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
     for [locks, threshold, window] in
         [[POLICY[4], POLICY[5], POLICY[6]], [POLICY[7], POLICY[8], POLICY[9]]]
     {
-        let says = |text: &str| policy.text(locks).is_some_and(|it| it.eq_ignore_ascii_case(text));
-        if says("true") || says("on") {
-            let window = Duration::from_secs(whole(window).unwrap_or(0).into());
-            return Some(Lockout { threshold: whole(threshold).unwrap_or(0), window });
-        }
-        if whole(threshold).is_some() || policy.text(locks).is_some() {
+        let said = policy.text(locks);
+        let says = |text: &str| said.is_some_and(|it| it.eq_ignore_ascii_case(text));
+        let (threshold, window) = (whole(threshold), whole(window));
+        // 389-ds, which knows both names of each, says on where others say TRUE.
+        let default = if says("on") { DEFAULT_389 } else { Lockout::NEVER };
+        if says("false") || says("off") {
             return Some(Lockout::NEVER);
         }
+        // Whether it locks may be hidden where the number is not: then it does.
+        if said.is_some() || threshold.is_some() {
+            return Some(Lockout {
+                threshold: threshold.unwrap_or(default.threshold),
+                window: window.map_or(default.window, |it| Duration::from_secs(it.into())),
+            });
+        }
     }
-    policy.text(POLICY[10]).map(|_| Lockout::NEVER)
+    policy.text(POLICY[11]).map(|_| Lockout::NEVER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ldap3::asn1::{PL, StructureTag, TagClass};
+
+    use super::{general, lockout};
+    use crate::config::Lockout;
+    use crate::directory::entry::Entry;
+
+    fn policy(said: &[(&str, &str)]) -> Entry {
+        let tag = |payload| StructureTag { class: TagClass::Universal, id: 4, payload };
+        let text = |text: &str| tag(PL::P(text.as_bytes().to_vec()));
+        let attribute = |(name, value): &(&str, &str)| {
+            tag(PL::C(vec![text(name), tag(PL::C(vec![text(value)]))]))
+        };
+        let attributes = said.iter().map(attribute).collect();
+        Entry::parse(tag(PL::C(vec![text("cn=policy"), tag(PL::C(attributes))]))).unwrap()
+    }
+
+    #[test]
+    fn a_policy_locks_unless_it_says_that_it_does_not() {
+        for (said, expected) in [
+            (vec![], None),
+            (vec![("cn", "policy")], None),
+            (
+                vec![("lockoutThreshold", "0"), ("lockOutObservationWindow", "-18000000000")],
+                Some((0, 1800)),
+            ),
+            (
+                vec![("lockoutThreshold", "5"), ("lockOutObservationWindow", "-18000000000")],
+                Some((5, 1800)),
+            ),
+            (vec![("msDS-LockoutThreshold", "3")], Some((3, 0))),
+            (vec![("pwdLockout", "FALSE"), ("pwdMaxFailure", "3")], Some((0, 0))),
+            (vec![("pwdLockout", "TRUE")], Some((0, 0))),
+            (vec![("pwdMaxFailure", "3"), ("pwdFailureCountInterval", "60")], Some((3, 60))),
+            (vec![("passwordLockout", "off"), ("passwordMaxFailure", "3")], Some((0, 0))),
+            (vec![("passwordLockout", "on")], Some((3, 600))),
+            (vec![("pwdLockout", "on")], Some((3, 600))),
+            (vec![("passwordMaxFailure", "8"), ("passwordResetFailureCount", "0")], Some((8, 0))),
+        ] {
+            let expected = expected.map(|(threshold, seconds)| Lockout {
+                threshold,
+                window: Duration::from_secs(seconds),
+            });
+            assert_eq!(lockout(&policy(&said)), expected, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn own_policies_count_unless_the_server_says_that_they_do_not() {
+        for (said, is_for_all) in [(None, false), (Some("on"), false), (Some("OFF"), true)] {
+            let said: Vec<_> =
+                said.map(|said| ("nsslapd-pwpolicy-local", said)).into_iter().collect();
+            assert_eq!(general(Some(policy(&said))).is_for_all, is_for_all, "{said:?}");
+        }
+        assert!(!general(None).is_for_all);
+    }
 }

@@ -60,7 +60,7 @@ use crate::secret::Secret;
 
 pub use change::{ChangeError, Objection};
 pub use error::{DirectoryError, VerifyError};
-pub use examine::{Finding, Step, examine};
+pub use examine::{Finding, JudgeLockout, Step, examine};
 pub use lockout::LockoutReading;
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
@@ -162,7 +162,7 @@ impl Directory {
         credentials: &Credentials,
         found: impl AsyncFnOnce(Account) -> bool,
     ) -> Result<Person, VerifyError> {
-        let emergency = self.emergency.as_ref().filter(|emergency| emergency.has(credentials));
+        let emergency = self.emergency.as_ref().filter(|it| it.has(credentials));
         let Some(emergency) = emergency else { return self.ask(credentials, found).await };
         let mut was_told = false;
         // Known to be down, it is not told the password of an emergency account.
@@ -180,6 +180,12 @@ impl Directory {
             VerifyError::Unavailable(error) if was_told => VerifyError::Unjudged(error),
             error => error,
         })
+    }
+
+    /// Whether the name is that of an emergency account, of use now or not.
+    #[must_use]
+    pub fn has_emergency(&self, credentials: &Credentials) -> bool {
+        self.emergency.as_ref().is_some_and(|it| it.has(credentials))
     }
 
     /// Asks the directory itself, and keeps in mind whether it said anything.

@@ -17,8 +17,8 @@ use crate::config;
 use crate::config::User;
 use crate::directory::meter::Meter;
 use crate::directory::stamp::Stamp;
-use crate::directory::{DirectoryError, Operation, Rejection, VerifyError};
-use crate::identity::{Attributes, Credentials, PasswordHash, fold_name};
+use crate::directory::{Bar, DirectoryError, Operation, Person, Rejection, VerifyError};
+use crate::identity::{Attributes, Credentials, PasswordHash, Subject, fold_name};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
@@ -229,8 +229,37 @@ pub(super) fn stamp(user: &User) -> String {
     Stamp { password, entry: None }.text()
 }
 
+/// Who a user is whose password was right; `disabled` is what keeps out one who is not
+/// to log in.
+///
+/// # Errors
+/// When the user is disabled or has no role.
+pub(super) fn person(
+    user: &User,
+    account: String,
+    (asked, disabled): (&[String], Bar),
+) -> Result<Person, VerifyError> {
+    let subject = Subject::new(&user.name);
+    if user.is_disabled {
+        return Err(VerifyError::AccountUnavailable(disabled));
+    }
+    let Some(role) = user.role.clone() else {
+        return Err(VerifyError::NoRole { account, subject });
+    };
+    Ok(Person {
+        subject,
+        role,
+        account,
+        notice: None,
+        attributes: asked_for(asked, &user.attributes),
+        stamp: Some(stamp(user)),
+        emergency: false,
+        lifetime_max: None,
+    })
+}
+
 /// Of what the file says, that which claims ask for.
-pub(super) fn asked_for(names: &[String], said: &Attributes) -> Attributes {
+fn asked_for(names: &[String], said: &Attributes) -> Attributes {
     let mut kept = Attributes::default();
     for name in names {
         if let Err(cause) = kept.add(name, said.values(name).to_vec()) {

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join;
 use tokio::time::Instant;
 
 use crate::audit::Record;
@@ -155,7 +156,11 @@ async fn verify_and_open(
 ) -> Verdict {
     // Counted before anybody is asked.
     let name = credentials.folded_name();
-    let begun = services.throttle.begin(&name, origin.address, device.as_ref()).await;
+    let begun = if directory.has_emergency(credentials) {
+        services.throttle.begin_emergency(&name, origin.address).await
+    } else {
+        services.throttle.begin(&name, origin.address, device.as_ref()).await
+    };
     let mut attempt = match begun {
         Ok(attempt) => attempt,
         Err(denied) => {
@@ -184,18 +189,20 @@ async fn verify_and_open(
         Ok(person) => {
             let remembering = attempt.succeeded().await;
             notice = person.notice;
-            match open(services, person, reason, origin).await {
-                Ok(opened) => {
-                    let logged_in = LoggedIn { opened, device: remembering.remember().await };
+            let remembered =
+                async { if is_emergency { None } else { remembering.remember().await } };
+            // Together, so that a store on a disk writes both at once.
+            match join(open(services, person, reason, origin), remembered).await {
+                (Ok(opened), device) => {
                     return Verdict {
-                        result: Ok(logged_in),
+                        result: Ok(LoggedIn { opened, device }),
                         outcome: "ok",
                         account,
                         notice,
                         emergency: is_emergency,
                     };
                 }
-                Err(refused) => refused,
+                (Err(refused), _) => refused,
             }
         }
         Err(error) => turned_away(error, attempt, denied).await,

@@ -29,12 +29,15 @@ pub struct Window {
 /// What a window counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowFamily {
-    /// Tries of an account.
+    /// Tries of a name as typed, whether or not there is anybody of it.
     Account,
     /// Tries from an address.
     Address,
     /// Access codes issued and guessed.
     Code,
+    /// Tries of an entry that the directory found. Apart from names, so that those
+    /// which somebody invents push out no account that is there.
+    Entry,
 }
 
 /// When attempts leave a window.
@@ -54,7 +57,11 @@ pub enum Counting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It counts in every window.
-    Counted,
+    Counted {
+        /// The windows, by their place as bits, that held its member already: of an
+        /// earlier attempt, and not this one's to give back.
+        before: u32,
+    },
     /// It counts in none.
     Full {
         /// The window with the longest wait.
@@ -87,8 +94,24 @@ pub(super) struct Counted {
 pub(super) struct Counters(Mutex<[Table; FAMILIES.len()]>);
 
 /// Every family, each in the place of its own number.
-pub(super) const FAMILIES: [WindowFamily; 3] =
-    [WindowFamily::Account, WindowFamily::Address, WindowFamily::Code];
+pub(super) const FAMILIES: [WindowFamily; 4] =
+    [WindowFamily::Account, WindowFamily::Address, WindowFamily::Code, WindowFamily::Entry];
+
+/// A window's place among those of one attempt, which are few.
+fn bit(index: usize) -> u32 {
+    u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or(0)
+}
+
+impl Taken {
+    /// The windows in which the attempt is the first of its member: those that it may
+    /// give back. Of an attempt that does not count, none.
+    #[must_use]
+    pub fn own(self, windows: &[Window]) -> Vec<Window> {
+        let Self::Counted { before } = self else { return Vec::new() };
+        let places = windows.iter().enumerate();
+        places.filter(|(index, _)| before & bit(*index) == 0).map(|(_, window)| *window).collect()
+    }
+}
 
 impl Window {
     /// What this window knows an attempt by.
@@ -133,11 +156,14 @@ impl Counters {
         if let Some((index, wait)) = waits.max_by_key(|(_, wait)| *wait) {
             return Taken::Full { index, wait };
         }
-        for window in windows {
+        let mut before = 0;
+        for (index, window) in windows.iter().enumerate() {
             let counted = Counted { at: now, member: window.member(attempt) };
-            tables[window.family.place()].count(window, counted);
+            if tables[window.family.place()].count(window, counted) {
+                before |= bit(index);
+            }
         }
-        Taken::Counted
+        Taken::Counted { before }
     }
 
     pub(super) fn give_back(&self, attempt: AttemptId, windows: &[Window]) {

@@ -1,5 +1,6 @@
 //! Entries that end by themselves: spent tokens, devices, access codes. Each is
-//! kept once, and taken once. Knows no meaning of any.
+//! kept once, and taken once, or replaced as long as nobody else did. Knows no meaning
+//! of any.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,6 +14,8 @@ pub enum Family {
     SpentToken,
     /// Devices that logged in before.
     Device,
+    /// Which devices an account has.
+    DeviceList,
     /// Access codes that were issued.
     AccessCode,
     /// Access codes that were issued and perhaps are over.
@@ -20,8 +23,13 @@ pub enum Family {
 }
 
 /// Every family.
-pub(super) const FAMILIES: [Family; 4] =
-    [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode];
+pub(super) const FAMILIES: [Family; 5] = [
+    Family::SpentToken,
+    Family::Device,
+    Family::DeviceList,
+    Family::AccessCode,
+    Family::FormerCode,
+];
 
 /// An entry that is gone by itself at `until`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +98,27 @@ impl Store {
         )
     }
 
+    /// Replaces an entry whose value still is `before`; without one, keeps it unless there
+    /// is a live one. One that is to end at once is gone. Says whether it was so.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn replace(
+        &self,
+        before: Option<Vec<u8>>,
+        entry: Expiring,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.counted(
+            "replace",
+            match &self.kind {
+                Kind::Memory(memory) => memory.replace(before.as_deref(), entry, now),
+                Kind::Embedded(embedded) => embedded.replace(before, entry, now).await,
+                Kind::Redis(redis) => redis.replace(before, entry, now).await,
+            },
+        )
+    }
+
     /// The value of a live entry, which stays.
     ///
     /// # Errors
@@ -153,6 +182,20 @@ impl Entries {
         let (until, value) = self.by_key.remove(key)?;
         self.by_end.remove(&(until, *key));
         (until > now).then_some(value)
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        before: Option<&[u8]>,
+        entry: Expiring,
+        now: Timestamp,
+    ) -> bool {
+        if self.get(&entry.key, now).as_deref() != before {
+            return false;
+        }
+        self.take(&entry.key, now);
+        self.put(entry, now, None);
+        true
     }
 
     pub(super) fn get(&self, key: &[u8; 32], now: Timestamp) -> Option<Vec<u8>> {

@@ -168,6 +168,16 @@ impl Memory {
         Ok(self.rows().expiring.entry(entry.family).or_default().put(entry, now, at_most))
     }
 
+    pub(super) fn replace(
+        &self,
+        before: Option<&[u8]>,
+        entry: Expiring,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        Ok(rows.expiring.entry(entry.family).or_default().replace(before, entry, now))
+    }
+
     pub(super) fn take(
         &self,
         family: Family,

@@ -23,7 +23,7 @@ use crate::identity::{SessionId, Subject};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
 
-pub use self::redis::{Feed, News, SharedKeys};
+pub use self::redis::{Feed, News, SharedKeys, Survey, survey};
 pub use attempts::{AttemptId, Counting, Taken, Window, WindowFamily};
 pub use expiring::{Expiring, Family, Put};
 pub use record::{Issued, Replaced, Seen, SessionRecord, USER_AGENT_BYTES_MAX};

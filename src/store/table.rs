@@ -71,13 +71,16 @@ impl Table {
         Some(leaves.plus(window.length).since(now).min(window.length))
     }
 
-    pub(super) fn count(&mut self, window: &Window, counted: Counted) {
+    /// Counts it; says whether its member was in already.
+    pub(super) fn count(&mut self, window: &Window, counted: Counted) -> bool {
         let key = window.key;
         self.changed(key);
         if let Some(row) = self.index.get(&key).and_then(|index| self.rows.get_mut(*index)) {
+            let before = row.attempts.len();
             row.attempts.retain(|known| known.member != counted.member);
+            let was_in = row.attempts.len() < before;
             row.attempts.push_back(counted);
-            return;
+            return was_in;
         }
         if self.rows.len() >= self.entries {
             self.make_room(&key, counted.at);
@@ -88,6 +91,7 @@ impl Table {
             renewed: window.counting == Counting::Renewed,
             attempts: VecDeque::from([counted]),
         });
+        false
     }
 
     pub(super) fn give_back(&mut self, key: &Key, member: AttemptId) {

@@ -1,27 +1,43 @@
 //! Devices that an account logged in from before. A device is a random value in a
-//! cookie; kept is a keyed hash of it, with keyed hashes of whose it is. Knows no
-//! cookie header.
+//! cookie; kept is a keyed hash of it, with keyed hashes of whose it is, and of each
+//! account which devices it has: so many and no more, so that nobody's logins push out
+//! the devices of others. Knows no cookie header.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::{join, try_join_all};
 
+use crate::ambient::Timestamp;
 use crate::secret::Secret;
 use crate::store::{Expiring, Family, Put, StoreError};
 use crate::throttle::{Inner, Key, hashed};
 
 /// How long a device is known after its last login.
 pub const DEVICE_LIFETIME: Duration = Duration::from_hours(90 * 24);
+/// How long a value is known that another has replaced: the answer with the new one may
+/// be lost, and of two logins at once on one device each brings the old one.
+const REPLACED_LIFETIME: Duration = Duration::from_mins(1);
 /// Accounts, or names of one, that one device is known for; the oldest goes.
 const BONDS_MAX: usize = 8;
+/// Devices of one account; the one that logged in longest ago goes.
+const DEVICES_MAX: usize = 16;
+/// How often an entry is read again because somebody else was quicker to change it.
+const ROUNDS: usize = 8;
 
 /// A device as the store knows it; one that it does not is nobody's.
 #[derive(Default)]
 pub(super) struct Device {
-    pub(super) entry: Option<Key>,
+    pub(super) entry: Option<Entry>,
     bonds: Vec<Bond>,
+}
+
+/// What the store holds of a device.
+pub(super) struct Entry {
+    pub(super) key: Key,
+    value: Vec<u8>,
 }
 
 /// One account, under one of its names.
@@ -49,6 +65,32 @@ impl Device {
     }
 }
 
+impl Remembering {
+    /// Remembers the device under a new value, to be set as its cookie; the value it
+    /// came with is known for another moment. `None` when there is no room for more
+    /// devices, or the store cannot answer: the login is one all the same.
+    pub async fn remember(self) -> Option<Secret<String>> {
+        let Self { inner, device, name, account } = self;
+        let bond = Bond { account: account?, name };
+        if inner.config.load().devices == 0 {
+            return None;
+        }
+        let value = Secret::new(URL_SAFE_NO_PAD.encode(inner.entropy.bytes::<32>().ok()?));
+        let key = hashed(&inner.device_key, value.expose().as_bytes());
+        match inner.remember(device, bond, key).await {
+            Ok(Put::Kept) => Some(value),
+            Ok(Put::Exists | Put::Full) => {
+                inner.metrics.limit_hits("devices").inc();
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a device could not be remembered");
+                None
+            }
+        }
+    }
+}
+
 impl Inner {
     /// The device of a cookie's value.
     pub(super) async fn device(
@@ -58,46 +100,136 @@ impl Inner {
         let Some(value) = value else { return Ok(Device::default()) };
         let key = hashed(&self.device_key, value.expose().as_bytes());
         let kept = self.store.get(Family::Device, key, self.clock.now()).await?;
-        Ok(kept.map_or_else(Device::default, |bytes| Device {
-            entry: Some(key),
-            bonds: bonds(&bytes),
+        Ok(kept.map_or_else(Device::default, |value| Device {
+            bonds: bonds(&value),
+            entry: Some(Entry { key, value }),
         }))
     }
-}
 
-impl Remembering {
-    /// Remembers the device under a new value, to be set as its cookie; the value it
-    /// came with is no longer known. `None` when there is no room for more devices, or
-    /// the store cannot answer: the login is one all the same.
-    pub async fn remember(self) -> Option<Secret<String>> {
-        let Self { inner, device, name, account } = self;
-        let at_most = inner.config.load().devices;
-        let bond = Bond { account: account?, name };
-        if at_most == 0 {
-            return None;
-        }
-        let value = Secret::new(URL_SAFE_NO_PAD.encode(inner.entropy.bytes::<32>().ok()?));
-        let now = inner.clock.now();
+    /// Keeps the device under its new key. All that need not wait for each other goes to
+    /// the store together, which may write it at once.
+    async fn remember(&self, device: Device, bond: Bond, key: Key) -> Result<Put, StoreError> {
+        let (now, Device { entry: replaced, bonds }) = (self.clock.now(), device);
+        // One that takes another's place needs no room of its own.
+        let takes_place =
+            replaced.is_some() || self.list(bond.account, now).await?.1.len() >= DEVICES_MAX;
+        let at_most = (!takes_place).then(|| self.config.load().devices);
+        let old = replaced.as_ref().map(|entry| entry.key);
+        let others = bonds.iter().filter(|other| other.account != bond.account);
+        let mut others: Vec<_> = others.map(|other| other.account).collect();
+        others.dedup();
         let entry = Expiring {
             family: Family::Device,
-            key: hashed(&inner.device_key, value.expose().as_bytes()),
-            value: with_newest(device.bonds, bond),
+            key,
+            value: with_newest(bonds, bond),
             until: now.plus(DEVICE_LIFETIME),
         };
-        let kept = async {
-            if let Some(old) = device.entry {
-                inner.store.take(Family::Device, old, now).await?;
-            }
-            inner.store.put(entry, now, Some(at_most)).await
+        let listed = async {
+            self.renamed(others, old, key).await?;
+            self.listed(bond.account, old, key).await
         };
-        match kept.await {
-            Ok(Put::Kept) => Some(value),
-            Ok(Put::Exists | Put::Full) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a device could not be remembered");
-                None
+        let kept = join(self.store.put(entry, now, at_most), join(listed, self.retire(replaced)));
+        let (put, (pushed_out, retired)) = kept.await;
+        retired?;
+        for device in pushed_out? {
+            self.unbind(device, bond.account).await?;
+        }
+        put
+    }
+
+    /// Puts the device at the end of the account's list, in the old one's stead; says
+    /// which it pushed out.
+    async fn listed(
+        &self,
+        account: Key,
+        old: Option<Key>,
+        new: Key,
+    ) -> Result<Vec<Key>, StoreError> {
+        let mut pushed_out = Vec::new();
+        let amend = |list: &mut Vec<Key>| {
+            list.retain(|device| Some(*device) != old);
+            list.push(new);
+            pushed_out = list.drain(..list.len().saturating_sub(DEVICES_MAX)).collect();
+        };
+        self.amend_list(account, amend).await?;
+        Ok(pushed_out)
+    }
+
+    /// Tells the lists of the other accounts that use the device what it is called now.
+    async fn renamed(
+        &self,
+        others: Vec<Key>,
+        old: Option<Key>,
+        new: Key,
+    ) -> Result<(), StoreError> {
+        let rename = async |account| {
+            let rename = |list: &mut Vec<Key>| {
+                for device in list.iter_mut().filter(|device| Some(**device) == old) {
+                    *device = new;
+                }
+            };
+            self.amend_list(account, rename).await
+        };
+        try_join_all(others.into_iter().map(rename)).await.map(drop)
+    }
+
+    /// What the store holds of an account's devices, and which they are, oldest first.
+    async fn list(
+        &self,
+        account: Key,
+        now: Timestamp,
+    ) -> Result<(Option<Vec<u8>>, Vec<Key>), StoreError> {
+        let held = self.store.get(Family::DeviceList, account, now).await?;
+        let (list, _) = held.as_deref().unwrap_or_default().as_chunks::<32>();
+        let list = list.to_vec();
+        Ok((held, list))
+    }
+
+    async fn amend_list(
+        &self,
+        account: Key,
+        mut amend: impl FnMut(&mut Vec<Key>),
+    ) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        for _ in 0..ROUNDS {
+            let (before, mut list) = self.list(account, now).await?;
+            amend(&mut list);
+            let entry = Expiring {
+                family: Family::DeviceList,
+                key: account,
+                value: list.concat(),
+                until: now.plus(DEVICE_LIFETIME),
+            };
+            if self.store.replace(before, entry, now).await? {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Lets the value that was replaced go soon.
+    async fn retire(&self, replaced: Option<Entry>) -> Result<(), StoreError> {
+        let Some(Entry { key, value }) = replaced else { return Ok(()) };
+        let now = self.clock.now();
+        let until = now.plus(REPLACED_LIFETIME);
+        let entry = Expiring { family: Family::Device, key, value: value.clone(), until };
+        self.store.replace(Some(value), entry, now).await.map(drop)
+    }
+
+    /// The device is no longer known for the account; for nobody, it is gone.
+    async fn unbind(&self, key: Key, account: Key) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        for _ in 0..ROUNDS {
+            let Some(before) = self.store.get(Family::Device, key, now).await? else { break };
+            let mut left = bonds(&before);
+            left.retain(|bond| bond.account != account);
+            let until = if left.is_empty() { now } else { now.plus(DEVICE_LIFETIME) };
+            let entry = Expiring { family: Family::Device, key, value: bytes(&left), until };
+            if self.store.replace(Some(before), entry, now).await? {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -105,7 +237,11 @@ fn with_newest(mut bonds: Vec<Bond>, newest: Bond) -> Vec<u8> {
     bonds.retain(|bond| *bond != newest);
     bonds.push(newest);
     let too_many = bonds.len().saturating_sub(BONDS_MAX);
-    bonds.iter().skip(too_many).flat_map(|bond| [bond.account, bond.name]).flatten().collect()
+    bytes(bonds.get(too_many..).unwrap_or_default())
+}
+
+fn bytes(bonds: &[Bond]) -> Vec<u8> {
+    bonds.iter().flat_map(|bond| [bond.account, bond.name]).flatten().collect()
 }
 
 fn bonds(bytes: &[u8]) -> Vec<Bond> {

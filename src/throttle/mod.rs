@@ -11,6 +11,7 @@ mod window;
 
 pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
+pub use share::Share;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::store::{
 };
 
 use device::Device;
-use share::Share;
+use share::PER_USER;
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,6 +38,10 @@ const KEEP_INTERVAL: Duration = Duration::from_secs(1);
 const PER_ADDRESS: &str = "login_per_address";
 /// The limit of different accounts failed on from one address.
 const ACCOUNTS: &str = "accounts_per_address";
+
+/// Failures of an emergency account from everywhere together that its window has room
+/// for, as many as NIST SP 800-63B-4 section 3.2.2 allows an account.
+const EMERGENCY_MAX: u32 = 100;
 
 /// A keyed hash.
 type Key = [u8; 32];
@@ -68,7 +73,7 @@ pub struct Attempt {
     name: Key,
     /// The account behind the name, once the directory has said which it is.
     account: Option<Key>,
-    /// Where it counts.
+    /// Where it counts, and nobody of the same account counted before.
     windows: Vec<Window>,
 }
 
@@ -155,20 +160,43 @@ impl LoginThrottle {
         let device = inner.device(device).await?;
         let is_known = device.knows_name(&name);
         let share = inner.share(None);
-        let mut windows = vec![share.window(name, is_known)];
+        let mut windows = vec![share.window(WindowFamily::Account, name, is_known)];
         if !is_known {
             windows.extend(inner.address_windows(address, &name));
         }
-        let mut attempt = Attempt {
-            id: inner.entropy.bytes()?,
-            at: inner.clock.now(),
-            inner: Arc::clone(inner),
-            device,
-            name,
-            account: None,
-            windows: Vec::new(),
+        let mut attempt = inner.attempt(device, name)?;
+        attempt.count(&windows, &[share.rule, PER_ADDRESS, ACCOUNTS]).await?;
+        Ok(attempt)
+    }
+
+    /// Counts a try of an emergency account's name. No directory locks such an account,
+    /// and it is needed when others work against it: one address's failures refuse that
+    /// address alone, and only [`EMERGENCY_MAX`] of all together refuse everybody.
+    ///
+    /// # Errors
+    /// As for [`Self::begin`].
+    pub async fn begin_emergency(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
+        let inner = &self.0;
+        let name = inner.key(account.as_bytes());
+        let per_user = inner.config.load().per_user;
+        let from_here = [b"from\0", &network(address).octets()[..], account.as_bytes()].concat();
+        let window = |key, count| Window {
+            family: WindowFamily::Account,
+            key,
+            count,
+            length: per_user.window,
+            counting: Counting::Sliding,
         };
-        attempt.count(&windows, [share.rule, PER_ADDRESS, ACCOUNTS]).await?;
+        let [of_address, of_accounts] = inner.address_windows(address, &name);
+        let all = per_user.count.max(EMERGENCY_MAX);
+        let windows = [
+            window(inner.key(&from_here), per_user.count),
+            window(name, all),
+            of_address,
+            of_accounts,
+        ];
+        let mut attempt = inner.attempt(Device::default(), name)?;
+        attempt.count(&windows, &[PER_USER, PER_USER, PER_ADDRESS, ACCOUNTS]).await?;
         Ok(attempt)
     }
 
@@ -237,8 +265,8 @@ impl Attempt {
         // No typed name holds a NUL: none can stand for somebody else's account.
         let key = self.inner.key(format!("\0{account}").as_bytes());
         let share = self.inner.share(lockout);
-        let window = share.window(key, self.device.knows_account(&key));
-        self.count(&[window], [share.rule; 3]).await?;
+        let window = share.window(WindowFamily::Entry, key, self.device.knows_account(&key));
+        self.count(&[window], &[share.rule]).await?;
         self.account = Some(key);
         Ok(())
     }
@@ -270,17 +298,14 @@ impl Attempt {
         self.give_back(|window| !locks || window.family == WindowFamily::Address).await;
     }
 
-    async fn count(&mut self, windows: &[Window], rules: [&'static str; 3]) -> Result<(), Denied> {
-        match self.inner.store.count_attempt(self.id, windows, self.at).await? {
-            Taken::Counted => {
-                self.windows.extend_from_slice(windows);
-                Ok(())
-            }
-            Taken::Full { index, wait } => {
-                let rule = rules.get(index).copied().unwrap_or(PER_ADDRESS);
-                Err(self.inner.throttled(rule, wait).into())
-            }
+    async fn count(&mut self, windows: &[Window], rules: &[&'static str]) -> Result<(), Denied> {
+        let taken = self.inner.store.count_attempt(self.id, windows, self.at).await?;
+        if let Taken::Full { index, wait } = taken {
+            let rule = rules.get(index).copied().unwrap_or(PER_ADDRESS);
+            return Err(self.inner.throttled(rule, wait).into());
         }
+        self.windows.extend(taken.own(windows));
+        Ok(())
     }
 
     /// A store that cannot answer leaves the try counted: for a time, nothing worse.
@@ -294,6 +319,18 @@ impl Attempt {
 }
 
 impl Inner {
+    fn attempt(self: &Arc<Self>, device: Device, name: Key) -> Result<Attempt, Denied> {
+        Ok(Attempt {
+            id: self.entropy.bytes()?,
+            at: self.clock.now(),
+            inner: Arc::clone(self),
+            device,
+            name,
+            account: None,
+            windows: Vec::new(),
+        })
+    }
+
     /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
     fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
         self.metrics.throttled(rule).inc();

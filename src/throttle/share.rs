@@ -7,7 +7,7 @@ use crate::config::{self, Lockout};
 use crate::store::{Counting, Window, WindowFamily};
 
 /// The limit of one account, as metrics and audit name it.
-const PER_USER: &str = "login_per_user";
+pub(super) const PER_USER: &str = "login_per_user";
 /// The same where the directory's lock-out makes it less.
 const LOCKOUT_GUARD: &str = "lockout_guard";
 /// How long we count where the directory forgets only with a right password.
@@ -16,17 +16,22 @@ const LONG: Duration = Duration::from_hours(24);
 /// The failures that an account may have. Strangers' stop at theirs; known devices
 /// may make all of them. So no stranger takes what is kept for the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) strangers: u32,
-    pub(super) all: u32,
-    pub(super) window: Duration,
+pub struct Share {
+    /// Of those whose device nobody knows.
+    pub strangers: u32,
+    /// Of all together.
+    pub all: u32,
+    /// For how long one counts.
+    pub window: Duration,
     counting: Counting,
     /// The key of the limit, for metric and audit.
-    pub(super) rule: &'static str,
+    pub rule: &'static str,
 }
 
 impl Share {
-    pub(super) fn of(config: &config::LoginThrottle, lockout: Option<Lockout>) -> Self {
+    /// What the limits leave where the directory locks accounts so, as far as that is known.
+    #[must_use]
+    pub fn of(config: &config::LoginThrottle, lockout: Option<Lockout>) -> Self {
         let (configured, reserve) = (config.per_user, config.device_reserve);
         let Some(lockout) = lockout.filter(|lockout| lockout.threshold > 0) else {
             return Self {
@@ -52,9 +57,14 @@ impl Share {
     }
 
     /// The window of an account under this key.
-    pub(super) const fn window(&self, key: [u8; 32], is_known: bool) -> Window {
+    pub(super) const fn window(
+        &self,
+        family: WindowFamily,
+        key: [u8; 32],
+        is_known: bool,
+    ) -> Window {
         Window {
-            family: WindowFamily::Account,
+            family,
             key,
             count: if is_known { self.all } else { self.strangers },
             length: self.window,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Attempt, Denied, LoginThrottle, Throttled};
 use crate::ambient::{Clock, Entropy, ManualTime};
-use crate::config::{self, Rate};
+use crate::config::{self, Lockout, Rate};
 use crate::metrics::Metrics;
 use crate::store::{Store, WindowFamily};
 
@@ -184,6 +184,56 @@ async fn invented_names_neither_lock_out_others_nor_free_the_one_under_attack() 
     assert_eq!((rows(WindowFamily::Account), rows(WindowFamily::Address)), (200, 200));
     assert_eq!(fixture.refused("victim", "10.2.0.1").await.rule, "login_per_user");
     fixture.succeed("somebody else", "10.2.0.1").await;
+}
+
+#[tokio::test]
+async fn no_number_of_invented_names_frees_an_account_that_has_had_its_only_failure() {
+    let fixture = fixture(200).await;
+    let lockout = Some(Lockout { threshold: 3, window: 30 * MINUTE });
+    fixture.throttle.follow(lockout);
+    let entry = "uid=victim,dc=example,dc=org";
+    let mut attempt = fixture.begin("victim", "10.1.0.1").await.unwrap();
+    attempt.of_account(entry, lockout).await.unwrap();
+    drop(attempt);
+    fixture.time.advance(MINUTE);
+    for number in 0_u32..20_000 {
+        let from = std::net::Ipv4Addr::from_bits(0x0b00_0000 + number);
+        fixture.fail(&format!("invented{number}"), &from.to_string()).await;
+    }
+    let mut again = fixture.begin("VICTIM by another spelling", "10.1.0.2").await.unwrap();
+    assert!(again.of_account(entry, lockout).await.is_err());
+}
+
+#[tokio::test]
+async fn what_somebody_failed_on_is_not_forgotten_by_a_try_that_is_withdrawn() {
+    let fixture = fixture(100).await;
+    let mut limits = limits(100);
+    limits.accounts_per_address = Rate { count: 2, window: 10 * MINUTE };
+    fixture.throttle.reload(&limits);
+    for name in ["alice", "bob"] {
+        fixture.fail(name, "192.0.2.1").await;
+    }
+    fixture.begin("alice", "192.0.2.1").await.unwrap().withdraw().await;
+    fixture.succeed("bob", "192.0.2.1").await;
+    assert_eq!(fixture.refused("carol", "192.0.2.1").await.rule, "accounts_per_address");
+}
+
+#[tokio::test]
+async fn an_emergency_account_is_refused_to_one_address_long_before_it_is_to_all() {
+    let fixture = fixture(1000).await;
+    let begin = async |from: &str| fixture.throttle.begin_emergency("ops", address(from)).await;
+    for _ in 0..3 {
+        drop(begin("192.0.2.1").await.unwrap());
+    }
+    assert!(begin("192.0.2.1").await.is_err());
+    begin("192.0.2.2").await.unwrap().succeeded().await;
+    let mut failures = 3;
+    while begin(&format!("10.0.{failures}.1")).await.is_ok() {
+        failures += 1;
+    }
+    assert_eq!(failures, 100, "and no more from all addresses together");
+    fixture.time.advance(15 * MINUTE);
+    assert!(begin("192.0.2.1").await.is_ok());
 }
 
 #[tokio::test]

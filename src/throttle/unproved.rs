@@ -14,12 +14,12 @@ impl Attempt {
     /// When there was too much of it, or the store cannot answer.
     pub async fn costs(&mut self) -> Result<(), Denied> {
         let counts = self.windows.iter().any(|window| window.family == WindowFamily::Address);
-        let Some(device) = self.device.entry.filter(|_| !counts) else { return Ok(()) };
+        let Some(device) = self.device.entry.as_ref().filter(|_| !counts) else { return Ok(()) };
         let Rate { count, window: length } = self.inner.config.load().per_address;
-        let key = self.inner.key(&[b"unproved".as_slice(), &device].concat());
+        let key = self.inner.key(&[b"unproved".as_slice(), &device.key].concat());
         let (family, counting) = (WindowFamily::Address, Counting::Sliding);
         let window = Window { family, key, count, length, counting };
-        self.count(&[window], [PER_ADDRESS; 3]).await
+        self.count(&[window], &[PER_ADDRESS]).await
     }
 
     /// The password was not tried, because of something that has nothing to do with it:

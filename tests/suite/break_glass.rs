@@ -46,6 +46,7 @@ async fn setup_through(slapd: &Slapd, address: SocketAddr) -> (Setup, Upstream) 
     let directory = directory.replace("timeout = \"5s\"", "timeout = \"1s\"");
     setup.directory(&format!("{directory}\n[directory.break_glass]\nusers_file = {file:?}\n"));
     setup.set("throttle", "login_per_address", "\"1000 per 5m\"");
+    setup.set("server", "trusted_proxies", "[\"127.0.0.1/32\"]");
     (setup, upstream)
 }
 
@@ -320,6 +321,10 @@ async fn a_disabled_emergency_account_and_too_many_failures_are_refused() {
         with_reason(&client, "wrong", json!("x")).await.expect(401, "InvalidCredentials");
     }
     with_reason(&client, SECRET, json!("x")).await.expect(429, "TooManyAttempts");
+    // One address refuses itself alone: here it is the account that answers.
+    let body = json!({ "username": "ops", "password": SECRET, "reason": "x" });
+    let elsewhere = client.post("/auth/login").own_page().header("x-forwarded-for", "192.0.2.7");
+    elsewhere.json(&body).send().await.expect(403, "AccountUnavailable");
     let wrong = scene.logins("wrong_password").await;
     assert!((wrong - 5.0).abs() < 0.1, "{wrong}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::support::client::{Answer, Client};
 use crate::support::dirsrv::Dirsrv;
 use crate::support::eventually_async;
-use crate::support::samba::Samba;
+use crate::support::samba::{BASE, Samba};
 use crate::support::setup::Setup;
 use crate::support::slapd::{PASSWORD, Slapd};
 use crate::support::world::{DEVICE_COOKIE, World, log_in};
@@ -20,6 +20,52 @@ use crate::support::world::{DEVICE_COOKIE, World, log_in};
 const NEW: &str = "a wholly new secret";
 const TRIES: u32 = 1000;
 const AT_ONCE: usize = 16;
+/// A lock-out of 389-ds, and the right to read it that docs/directories.md names.
+const LOCKOUT_OF_389: &str = r#"dn: cn=config
+changetype: modify
+replace: passwordMaxFailure
+passwordMaxFailure: 10
+-
+replace: passwordResetFailureCount
+passwordResetFailureCount: 1800
+-
+replace: nsslapd-pwpolicy-local
+nsslapd-pwpolicy-local: on
+-
+add: aci
+aci: (target = "ldap:///cn=config")(targetattr = "objectClass || passwordLockout || passwordMaxFailure || passwordResetFailureCount || nsslapd-pwpolicy-local")(version 3.0; acl "lock-out"; allow (read, search) userdn = "ldap:///cn=bindgate,ou=services,dc=example,dc=org";)
+"#;
+/// Two policies of single accounts, as 389-ds's own tools place them.
+const POLICIES_OF_389: &str = "dn: cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: nsContainer
+cn: nsPwPolicyContainer
+
+dn: cn=strict,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: ldapsubentry
+objectClass: passwordpolicy
+cn: strict
+passwordLockout: on
+
+dn: cn=lenient,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+changetype: add
+objectClass: ldapsubentry
+objectClass: passwordpolicy
+cn: lenient
+passwordLockout: on
+passwordMaxFailure: 100
+
+dn: uid=nina,ou=people,dc=example,dc=org
+changetype: modify
+add: pwdPolicySubentry
+pwdPolicySubentry: cn=strict,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+
+dn: uid=both,ou=people,dc=example,dc=org
+changetype: modify
+add: pwdPolicySubentry
+pwdPolicySubentry: cn=lenient,cn=nsPwPolicyContainer,ou=people,dc=example,dc=org
+";
 
 /// Starts a server off the runtime's threads.
 async fn started<T: Send + 'static>(start: impl FnOnce() -> T + Send + 'static) -> T {
@@ -66,11 +112,12 @@ async fn read_threshold(world: &World, threshold: u32) {
     .await;
 }
 
-/// A thousand wrong passwords, at the login and where passwords are changed; how many of
-/// them were refused as such.
-async fn attack(world: &World, name: &str) -> usize {
+/// So many wrong passwords, at the login and where passwords are changed, under the names
+/// of one person in turn; how many of them were refused as such.
+async fn attack(world: &World, names: &[&str], tries: u32) -> usize {
     let client = world.client();
-    let tries = stream::iter(0..TRIES).map(|number| {
+    let tries = (0..tries).zip(names.iter().copied().cycle());
+    let tries = stream::iter(tries).map(|(number, name)| {
         let client = client.stranger();
         async move {
             let answer = if number % 2 == 0 {
@@ -96,7 +143,7 @@ async fn survive(
 ) -> Client {
     read_threshold(world, u32::try_from(threshold).expect("small")).await;
     let device = known_device(world, name).await;
-    let answered = attack(world, name).await;
+    let answered = attack(world, &[name], TRIES).await;
     assert!((1..threshold).contains(&answered), "{answered}");
     let at_directory = counted();
     assert!((1..threshold).contains(&at_directory), "{at_directory} of {threshold}");
@@ -114,10 +161,15 @@ async fn survive(
     device.get("/app/echo").send().await.expect_status(200);
     assert!(world.upstream.last().all("cookie").is_empty(), "no device cookie goes upstream");
 
-    let metrics = world.gateway.metrics().await;
-    let held = metrics.sum("bindgate_throttled_total", &[("rule", "lockout_guard")]);
+    let held = held(world).await;
     assert!(held >= 900.0, "{held}");
     device
+}
+
+/// How many tries were held back for the directory's lock-out.
+async fn held(world: &World) -> f64 {
+    let metrics = world.gateway.metrics().await;
+    metrics.sum("bindgate_throttled_total", &[("rule", "lockout_guard")])
 }
 
 fn may_bind(url: &str, authority: &std::path::Path, dn: &str) -> bool {
@@ -193,6 +245,80 @@ async fn a_thousand_wrong_passwords_lock_nobody_out_of_active_directory() {
     .await;
     survive(&world, "carol", 50, || samba.bad_password_count("carol")).await;
     assert!(samba.may_bind("carol"), "at the directory itself");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fine_grained_policy_counts_for_its_people_in_a_domain_that_locks_nobody() {
+    let samba = started(Samba::start).await;
+    samba.ldapmodify(&format!(
+        "dn: {BASE}\nchangetype: modify\nreplace: lockoutThreshold\nlockoutThreshold: 0\n"
+    ));
+    samba.let_policies_be_read();
+    samba.add_fine_grained_policy("strict", "carol", 4);
+    let toml = samba.toml();
+    let (world, time) = World::with_time(|setup| {
+        setup.directory(&toml);
+        generous(setup);
+    })
+    .await;
+    read_threshold(&world, 0).await;
+    let device = known_device(&world, "carol").await;
+    let names = ["carol", r"ADTEST\carol", "carol@ad.example.test", "CAROL@adtest"];
+    assert_eq!(attack(&world, &names, 80).await, 80, "as if she were nobody");
+    let counted = samba.bad_password_count("carol");
+    assert!((1..4).contains(&counted), "{counted}");
+    assert!(held(&world).await >= 78.0);
+    assert!(samba.may_bind("carol"), "at the directory itself");
+    try_from(&world.client(), 9000, "carol", PASSWORD).await.expect(401, "InvalidCredentials");
+    log_in(&device, "carol", PASSWORD).await.expect_status(200);
+
+    // No policy of her own, and none for all.
+    let before = held(&world).await;
+    assert_eq!(attack(&world, &["nina"], 80).await, 80);
+    assert!(held(&world).await - before < 0.5);
+    assert!(samba.may_bind("nina"), "the domain locks nobody");
+    try_from(&world.client(), 9001, "nina", PASSWORD).await.expect_status(200);
+
+    // The window is the policy's, not the shorter one of ours.
+    time.advance(Duration::from_mins(25));
+    try_from(&world.client(), 9002, "carol", PASSWORD).await.expect(401, "InvalidCredentials");
+    time.advance(Duration::from_mins(6));
+    try_from(&world.client(), 9003, "carol", PASSWORD).await.expect_status(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_wrong_passwords_lock_nobody_out_of_389_where_the_limit_is_read() {
+    let dirsrv = started(Dirsrv::start).await;
+    dirsrv.ldapmodify(LOCKOUT_OF_389);
+    dirsrv.ldapmodify(POLICIES_OF_389);
+    let toml = dirsrv.toml();
+    let world = async || {
+        World::with(|setup| {
+            setup.directory(&toml);
+            generous(setup);
+        })
+        .await
+    };
+    let dn = |name: &str| format!("uid={name},ou=people,dc=example,dc=org");
+    let first = world().await;
+    survive(&first, "carol", 10, || dirsrv.bad_password_count(&dn("carol"))).await;
+    // Her policy says that it locks, and not when: at the third.
+    for (number, name) in (0..12).zip(["nina", "nina ", "nina  ", "nina   "].iter().cycle()) {
+        try_from(&first.client(), number, name, "wrong").await;
+    }
+    let counted = dirsrv.bad_password_count(&dn("nina"));
+    assert!((1..3).contains(&counted), "{counted}");
+
+    // Policies of single accounts are there and do not count: at the tenth, as for all.
+    dirsrv.ldapmodify(
+        "dn: cn=config\nchangetype: modify\nreplace: nsslapd-pwpolicy-local\n\
+         nsslapd-pwpolicy-local: off\n",
+    );
+    let second = world().await;
+    read_threshold(&second, 10).await;
+    attack(&second, &["both", "both ", "both  ", "both   "], 80).await;
+    let counted = dirsrv.bad_password_count(&dn("both"));
+    assert!((1..10).contains(&counted), "{counted}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

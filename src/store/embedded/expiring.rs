@@ -40,6 +40,35 @@ impl Embedded {
         self.0.write(put).await
     }
 
+    pub(in crate::store) async fn replace(
+        &self,
+        before: Option<Vec<u8>>,
+        entry: Expiring,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let replace = move |transaction: &WriteTransaction| {
+            forget(transaction, entry.family, now)?;
+            let (by_key, by_end) = tables(entry.family);
+            let mut entries = transaction.open_table(by_key)?;
+            let held = entries.get(&entry.key)?.map(|row| (row.value().0, row.value().1.to_vec()));
+            if held.as_ref().map(|(_, value)| value) != before.as_ref() {
+                return Ok(false);
+            }
+            let mut ends = transaction.open_table(by_end)?;
+            if let Some((until, _)) = held {
+                ends.remove((until, &entry.key))?;
+                entries.remove(&entry.key)?;
+            }
+            if entry.until > now {
+                let until = entry.until.millis();
+                entries.insert(&entry.key, (until, entry.value.as_slice()))?;
+                ends.insert((until, &entry.key), ())?;
+            }
+            Ok(true)
+        };
+        self.0.write(replace).await
+    }
+
     pub(in crate::store) async fn take(
         &self,
         family: Family,
@@ -121,6 +150,7 @@ const fn tables(family: Family) -> (ByKey, ByEnd) {
     let (by_key, by_end) = match family {
         Family::SpentToken => ("spent_tokens", "spent_tokens_by_end"),
         Family::Device => ("devices", "devices_by_end"),
+        Family::DeviceList => ("device_lists", "device_lists_by_end"),
         Family::AccessCode => ("access_codes", "access_codes_by_end"),
         Family::FormerCode => ("former_codes", "former_codes_by_end"),
     };

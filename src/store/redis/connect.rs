@@ -114,6 +114,22 @@ impl Target {
         })
     }
 
+    /// Sends commands to the server that holds a key, over a connection made for them; for
+    /// whoever wants to know why that fails.
+    pub(super) async fn ask(&self, commands: &[Cmd], key: &[u8]) -> Result<Vec<Value>, String> {
+        let late = |_| "no answer in time".to_owned();
+        let told = |error: RedisError| error.to_string();
+        let (connection, _) =
+            timeout(CONNECT_TIMEOUT, self.connect()).await.map_err(late)?.map_err(told)?;
+        let mut answers = Vec::new();
+        for command in commands {
+            let route = Route::with_key(key, SlotAddr::Master);
+            let sending = send_one(connection.clone(), command.clone(), route);
+            answers.push(timeout(ANSWER_TIMEOUT, sending).await.map_err(late)?.map_err(told)?);
+        }
+        Ok(answers)
+    }
+
     /// A connection, and where it leads if sentinels said so.
     async fn connect(&self) -> RedisResult<(Connection, Option<String>)> {
         // Timeouts are ours: commands that wait on purpose take longer than others.

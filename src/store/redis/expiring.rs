@@ -42,6 +42,24 @@ impl Redis {
         parsed(self.durably(&self.scripts.take, &keys, &args).await?)
     }
 
+    pub(in crate::store) async fn replace(
+        &self,
+        before: Option<Vec<u8>>,
+        entry: Expiring,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let keys = self.entry(entry.family, &entry.key);
+        let args = [
+            number(LASTING),
+            self.time(now),
+            entry.key.to_vec(),
+            before.unwrap_or_default(),
+            entry.value,
+            number(entry.until.millis()),
+        ];
+        parsed(self.durably(&self.scripts.replace_entry, &keys, &args).await?)
+    }
+
     pub(in crate::store) async fn get(
         &self,
         family: Family,
@@ -87,6 +105,7 @@ impl Redis {
         let name = match family {
             Family::SpentToken => "spent",
             Family::Device => "device",
+            Family::DeviceList => "devices",
             Family::AccessCode => "code",
             Family::FormerCode => "former",
         };

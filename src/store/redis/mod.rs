@@ -16,6 +16,7 @@ mod scripts;
 mod seal;
 mod sentinel;
 mod sessions;
+mod survey;
 mod windows;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use seal::Seal;
 
 pub use feed::{Feed, News};
 pub use keys::SharedKeys;
+pub use survey::{Survey, survey};
 
 /// Values of `replicas`.
 const UNKNOWN: u8 = 0;
@@ -189,9 +191,7 @@ impl Redis {
         let info = self.link.command(&info, &self.common(""), Duration::ZERO).await?;
         let info: String = parsed(info)?;
         let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
-        let has_replica = info.lines().any(|line| {
-            line.starts_with("slave") && line.contains(":ip=") && line.contains("state=online")
-        });
+        let has_replica = info.lines().any(survey::is_replica);
         self.replicas.store(if has_replica { SOME } else { NONE }, Ordering::Release);
         Ok(field("master_replid:").unwrap_or_default().trim().to_owned())
     }

@@ -192,6 +192,24 @@ scripts! {
         local until_ = redis.call('ZSCORE', KEYS[2], ARGV[2])
         if until_ and tonumber(until_) > now then return redis.call('GET', KEYS[1]) end
         return false";
+    /// Replaces an entry that is still as it was read, or is not there if nothing was. KEYS
+    /// entry, ends; ARGV keep, now, key, before, after, until. 1 done, 0 it is another.
+    replace_entry = r"
+        local now = time(ARGV[2])
+        local until_ = redis.call('ZSCORE', KEYS[2], ARGV[3])
+        local held = ''
+        if until_ and tonumber(until_) > now then held = redis.call('GET', KEYS[1]) or '' end
+        if held ~= ARGV[4] then return 0 end
+        local left = math.ceil(ARGV[6] - now)
+        if left <= 0 then
+            redis.call('DEL', KEYS[1])
+            redis.call('ZREM', KEYS[2], ARGV[3])
+            return 1
+        end
+        redis.call('SET', KEYS[1], ARGV[5], 'PX', left)
+        redis.call('ZADD', KEYS[2], ARGV[6], ARGV[3])
+        redis.call('PEXPIRE', KEYS[2], ARGV[1])
+        return 1";
     /// Voids all entries of a family, unless no fewer were taken than the caller knows of.
     /// KEYS taken, ends; ARGV keep, known. How many there were.
     void = r"
@@ -210,7 +228,7 @@ scripts! {
         return redis.call('ZCARD', KEYS[1])";
     /// Counts an attempt in all windows, or in none. KEYS windows; ARGV now, then count,
     /// length, kind (r renewed, d distinct, s sliding) and member of each. The place of the
-    /// window with the longest wait and that, or -1.
+    /// window with the longest wait and that; or -1, and as bits which held the member before.
     count_attempt = r"
         local now = time(ARGV[1])
         local longest, place = -1, -1
@@ -228,11 +246,14 @@ scripts! {
             end
         end
         if place >= 0 then return {place, longest} end
+        local before = 0
         for i = 1, #KEYS do
-            redis.call('ZADD', KEYS[i], now, ARGV[4 * i + 1])
+            if redis.call('ZADD', KEYS[i], now, ARGV[4 * i + 1]) == 0 then
+                before = before + 2 ^ (i - 1)
+            end
             redis.call('PEXPIRE', KEYS[i], ARGV[4 * i - 1])
         end
-        return {-1, 0}";
+        return {-1, before}";
     /// How many attempts a window holds. KEYS window; ARGV now, length, kind.
     attempts = r"
         return forget(KEYS[1], time(ARGV[1]), tonumber(ARGV[2]), ARGV[3])";

@@ -15,7 +15,7 @@ impl Redis {
         now: Timestamp,
     ) -> Result<Taken, StoreError> {
         if windows.is_empty() {
-            return Ok(Taken::Counted);
+            return Ok(Taken::Counted { before: 0 });
         }
         let mut args = vec![self.time(now)];
         for window in windows {
@@ -24,11 +24,11 @@ impl Redis {
         }
         let keys: Vec<_> = windows.iter().map(|window| self.window(window)).collect();
         let full = self.link.script(&self.scripts.count_attempt, &keys, &args).await?;
-        let (index, wait): (i64, u64) = parsed(full)?;
-        Ok(usize::try_from(index).map_or(Taken::Counted, |index| Taken::Full {
-            index,
-            wait: Duration::from_millis(wait),
-        }))
+        let (index, rest): (i64, u64) = parsed(full)?;
+        Ok(match usize::try_from(index) {
+            Ok(index) => Taken::Full { index, wait: Duration::from_millis(rest) },
+            Err(_) => Taken::Counted { before: u32::try_from(rest).unwrap_or(u32::MAX) },
+        })
     }
 
     pub(in crate::store) async fn give_back(
@@ -59,6 +59,7 @@ impl Redis {
             WindowFamily::Account => "tries:account:",
             WindowFamily::Address => "tries:address:",
             WindowFamily::Code => "tries:code:",
+            WindowFamily::Entry => "tries:entry:",
         };
         [&self.common(name)[..], &window.key].concat()
     }

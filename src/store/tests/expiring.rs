@@ -1,9 +1,10 @@
-//! Entries that end by themselves: kept once, taken once.
+//! Entries that end by themselves: kept once, taken once, replaced by whoever knows them.
 
 use futures_util::future::join_all;
 
 use super::{NOW, at, stores};
 use crate::ambient::Timestamp;
+use crate::store::expiring::FAMILIES;
 use crate::store::{Expiring, Family, Put};
 
 fn entry(key: u8, until: Timestamp) -> Expiring {
@@ -41,6 +42,34 @@ async fn of_many_who_take_an_entry_at_once_one_gets_it() {
 }
 
 #[tokio::test]
+async fn an_entry_is_replaced_only_as_it_was_read() {
+    stores(async |store| {
+        let with = |value: u8, until| Expiring { value: vec![value], ..entry(1, until) };
+        let replace = async |before: Option<u8>, entry, now| {
+            store.replace(before.map(|value| vec![value]), entry, now).await.unwrap()
+        };
+        let get = async |now| store.get(Family::AccessCode, [1; 32], now).await.unwrap();
+        assert!(!replace(Some(1), with(2, at(60)), NOW).await, "there is none");
+        assert!(replace(None, with(1, at(60)), NOW).await);
+        assert!(!replace(None, with(2, at(60)), NOW).await, "there is one");
+        assert!(!replace(Some(9), with(2, at(60)), NOW).await, "it is another");
+        assert_eq!(get(at(1)).await, Some(vec![1]));
+        assert!(replace(Some(1), with(2, at(90)), at(1)).await);
+        assert_eq!(get(at(89)).await, Some(vec![2]), "with the new one's end");
+        assert_eq!(store.count(Family::AccessCode, at(89)).await, Ok(1));
+        assert!(replace(Some(2), with(3, at(30)), at(20)).await);
+        assert_eq!(get(at(30)).await, None, "which may be sooner");
+        assert!(replace(None, with(4, at(90)), at(30)).await, "what ended is none");
+        assert!(replace(Some(4), with(5, at(30)), at(30)).await);
+        assert_eq!(get(at(30)).await, None, "gone at once");
+        assert_eq!(store.count(Family::AccessCode, at(30)).await, Ok(0));
+        let writers = (0..20).map(|value| replace(None, with(value, at(60)), at(30)));
+        assert_eq!(join_all(writers).await.into_iter().filter(|done| *done).count(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn of_many_who_keep_an_entry_at_once_one_does() {
     stores(async |store| {
         let keepers = (0..100).map(|_| store.put(entry(1, at(60)), NOW, None));
@@ -53,7 +82,7 @@ async fn of_many_who_keep_an_entry_at_once_one_does() {
 #[tokio::test]
 async fn the_families_do_not_know_each_other() {
     stores(async |store| {
-        for family in [Family::SpentToken, Family::Device, Family::AccessCode, Family::FormerCode] {
+        for family in FAMILIES {
             let one = Expiring { family, ..entry(1, at(60)) };
             assert_eq!(store.put(one, NOW, Some(1)).await, Ok(Put::Kept));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Fixture, MINUTE, address, fixture};
 use crate::config::{Lockout, Rate};
 use crate::secret::Secret;
+use crate::store::Family;
 use crate::throttle::{Attempt, DEVICE_LIFETIME, Denied, Throttled};
 
 type Cookie = Secret<String>;
@@ -68,6 +69,7 @@ async fn a_device_is_known_for_the_accounts_that_logged_in_on_it() {
     let second = fixture.logged_in("bob", Some(&device)).await.unwrap();
     assert_eq!(fixture.failures("bob", Some(&second)).await, 5);
     assert_eq!(fixture.failures("alice", Some(&second)).await, 5, "both use the device");
+    assert_eq!(fixture.failures("carol", Some(&second)).await, 3);
     fixture.time.advance(15 * MINUTE);
     assert_eq!(fixture.failures("alice", Some(&device)).await, 3, "the old value is nobody's");
 }
@@ -84,6 +86,44 @@ async fn a_device_is_forgotten_after_its_time_and_beyond_the_limit() {
         assert!(fixture.logged_in(&format!("user{number}"), None).await.is_some());
     }
     assert!(fixture.logged_in("one too many", None).await.is_none(), "and logs in all the same");
+    assert_eq!(fixture.metrics.limit_hits("devices").get(), 1);
+    let device = fixture.logged_in("user0", None).await;
+    assert!(device.is_none(), "full is full");
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_devices_and_takes_the_room_of_no_other() {
+    let fixture = fixture(100).await;
+    let mut limits = super::limits(100);
+    limits.devices = 20;
+    fixture.throttle.reload(&limits);
+    let shared = fixture.logged_in("mallory", None).await.unwrap();
+    let shared = fixture.logged_in("bob", Some(&shared)).await.unwrap();
+    let mut devices = Vec::new();
+    for _ in 0..100 {
+        devices.push(fixture.logged_in("mallory", None).await.unwrap());
+    }
+    let alice = fixture.logged_in("alice", None).await.unwrap();
+    fixture.time.advance(2 * MINUTE);
+    assert_eq!(fixture.failures("alice", Some(&alice)).await, 5);
+    assert_eq!(fixture.failures("bob", Some(&shared)).await, 5, "it stays the other account's");
+    assert_eq!(fixture.failures("mallory", Some(&shared)).await, 3, "and no longer mallory's");
+    assert_eq!(fixture.failures("mallory", Some(&devices[83])).await, 0, "pushed out");
+    assert_eq!(fixture.failures("mallory", Some(&devices[84])).await, 2, "the oldest of sixteen");
+    let kept = fixture.store.count(Family::Device, fixture.clock.now()).await;
+    assert_eq!(kept, Ok(18), "sixteen, alice's and bob's");
+}
+
+#[tokio::test]
+async fn logins_at_once_on_one_device_are_all_known_and_leave_one_list() {
+    let fixture = fixture(100).await;
+    let device = fixture.logged_in("alice", None).await.unwrap();
+    let tabs = (0..3).map(|_| fixture.logged_in("alice", Some(&device)));
+    for value in futures_util::future::join_all(tabs).await {
+        let value = value.unwrap();
+        assert_eq!(fixture.failures("alice", Some(&value)).await, 5);
+        fixture.time.advance(15 * MINUTE);
+    }
 }
 
 #[tokio::test]

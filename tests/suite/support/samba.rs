@@ -25,6 +25,8 @@ use super::slapd::write_certificates;
 pub(crate) const HOST: &str = "dc1.ad.example.test";
 /// The domain's base.
 pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
+/// Where fine-grained password policies are.
+const POLICIES: &str = "CN=Password Settings Container,CN=System";
 const ADMINISTRATOR_PASSWORD: &str = "Some-long-secret-1";
 const FIXTURES: &str = include_str!("samba_fixtures.py");
 /// Its ports are fixed, so that every server has an address of its own.
@@ -187,6 +189,38 @@ impl Samba {
         assert!(output.status.success(), "{}\n{ldif}", String::from_utf8_lossy(&output.stderr));
     }
 
+    /// A policy that locks one account, at this wrong password within half an hour.
+    pub(crate) fn add_fine_grained_policy(&self, name: &str, account: &str, threshold: u32) {
+        let half_an_hour = "-18000000000";
+        self.ldapmodify(&format!(
+            "dn: CN={name},{POLICIES},{BASE}\nchangetype: add\n\
+             objectClass: msDS-PasswordSettings\nmsDS-PasswordSettingsPrecedence: 1\n\
+             msDS-PasswordReversibleEncryptionEnabled: FALSE\nmsDS-PasswordHistoryLength: 0\n\
+             msDS-PasswordComplexityEnabled: FALSE\nmsDS-MinimumPasswordLength: 1\n\
+             msDS-MinimumPasswordAge: 0\nmsDS-MaximumPasswordAge: -36288000000000\n\
+             msDS-LockoutThreshold: {threshold}\n\
+             msDS-LockoutObservationWindow: {half_an_hour}\n\
+             msDS-LockoutDuration: {half_an_hour}\n\
+             msDS-PSOAppliesTo: CN={account},OU=people,{BASE}\n"
+        ));
+    }
+
+    /// Lets the service account read the fine-grained policies, as docs/directories.md
+    /// says.
+    pub(crate) fn let_policies_be_read(&self) {
+        let database = self.path("dc/private/sam.ldb");
+        let tool = |arguments: &[&str]| {
+            let mut command = Command::new("samba-tool");
+            command.args(arguments).arg("-s").arg(self.path("smb.conf"));
+            self.run(command.arg("-H").arg(&database))
+        };
+        let shown = tool(&["user", "show", "bindgate", "--attributes=objectSid"]);
+        let sid = shown.lines().find_map(|line| line.strip_prefix("objectSid: "));
+        let right = format!("--sddl=(A;CI;LCRPLORC;;;{})", sid.expect("a SID"));
+        let policies = format!("--objectdn={POLICIES},{BASE}");
+        tool(&["dsacl", "set", "--action=allow", &policies, &right]);
+    }
+
     /// The DN of an account as an LDIF text may name it.
     pub(crate) fn dn_of(&self, account: &str) -> String {
         let mut command = self.administrator("ldapsearch");
@@ -270,7 +304,8 @@ tls cafile = {directory}/ca.pem
         panic!("samba did not start: {}", self.log());
     }
 
-    fn run(&self, command: &mut Command) {
+    /// Runs it to its good end; what it said.
+    fn run(&self, command: &mut Command) -> String {
         let output = command.output().expect("samba is installed (.ci/setup)");
         assert!(
             output.status.success(),
@@ -279,6 +314,7 @@ tls cafile = {directory}/ca.pem
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn log(&self) -> String {
