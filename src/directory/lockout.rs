@@ -50,7 +50,7 @@ const POLICY: [&str; 12] = [
     "passwordMaxFailure",
     "passwordResetFailureCount",
     OWN_POLICIES,
-    // Every policy of ppolicy has it: one that is seen and says nothing else never locks.
+    // Every policy of ppolicy has it.
     "pwdAttribute",
 ];
 
@@ -224,7 +224,7 @@ impl Lockouts {
         self.keep_own(policy, PAUSE, before);
         let read = timeout(self.patience, self.read(policy, &POLICY, pool)).await;
         let (holds, read) = match read.unwrap_or(Err(DirectoryError::Timeout)) {
-            Ok(entry) => (HOLDS, entry.as_ref().and_then(lockout)),
+            Ok(entry) => (HOLDS, entry.as_ref().and_then(own_lockout)),
             Err(error) if is_hidden(&error) => (HOLDS, None),
             Err(_) => (PAUSE, before),
         };
@@ -349,6 +349,12 @@ fn general(policy: Option<Entry>) -> General {
     })
 }
 
+/// What an account's own policy says: where nothing of a lock-out, though it can be seen,
+/// there is none.
+fn own_lockout(policy: &Entry) -> Option<Lockout> {
+    lockout(policy).or_else(|| policy.text(POLICY[11]).map(|_| Lockout::NEVER))
+}
+
 /// What a policy's entry says; `None` when it says nothing of a lock-out.
 fn lockout(policy: &Entry) -> Option<Lockout> {
     let whole = |name: &str| policy.number(name).and_then(|number| u32::try_from(number).ok());
@@ -381,7 +387,7 @@ fn lockout(policy: &Entry) -> Option<Lockout> {
             });
         }
     }
-    policy.text(POLICY[11]).map(|_| Lockout::NEVER)
+    None
 }
 
 #[cfg(test)]
