@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::token::ContextHash;
 
+mod gateways;
 mod keys;
 mod outage;
 mod restart;

@@ -1,0 +1,84 @@
+//! Promises to gateways that share a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::{MINUTE, start, token_config};
+use crate::ambient::{Clock, ManualTime};
+use crate::config;
+use crate::metrics::Metrics;
+use crate::session::{KeyChange, Sessions};
+use crate::store::tests::redis::single;
+
+const HOUR: Duration = Duration::from_hours(1);
+/// How long a gateway may take to hear of the store.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What all of them share.
+struct Shared {
+    store: config::Store,
+    token: config::Token,
+    following: JoinSet<()>,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self { store: single(), token: token_config(None), following: JoinSet::new() }
+    }
+
+    /// One more gateway, which follows what the others do.
+    async fn join(&mut self, clock: &Clock) -> Arc<Sessions> {
+        let metrics = Metrics::new().unwrap();
+        let sessions = start(&self.store, &self.token, clock, &metrics).await;
+        let them = Arc::clone(&sessions);
+        self.following.spawn(async move {
+            let mut follower = them.follower().unwrap();
+            loop {
+                follower.step().await;
+            }
+        });
+        until(|| !sessions.is_stale()).await;
+        sessions
+    }
+
+    /// Some of them under one clock, and the hand that moves it.
+    async fn join_under_one_clock<const N: usize>(&mut self) -> ([Arc<Sessions>; N], ManualTime) {
+        let (clock, time) = Clock::manual();
+        let mut all = Vec::new();
+        for _ in 0..N {
+            all.push(self.join(&clock).await);
+        }
+        (all.try_into().ok().unwrap(), time)
+    }
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < PATIENCE, "it does not come about");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_knows_its_clock_to_be_off_leaves_the_keys_to_the_others() {
+    let mut shared = Shared::new();
+    shared.token.rotate_every = Some(HOUR);
+    let ([off, other], time) = shared.join_under_one_clock().await;
+    let tend = async |sessions: &Sessions| {
+        let mut events = Vec::new();
+        sessions.tend_keys(&mut events).await.unwrap();
+        events.into_iter().map(|event| event.change).collect::<Vec<_>>()
+    };
+    for due in [KeyChange::Made, KeyChange::Retired] {
+        time.advance(HOUR + MINUTE);
+        until(|| off.store().clock_ahead().is_some_and(|ahead| ahead < -1_000_000)).await;
+        off.compare_clocks();
+        assert_eq!(tend(&off).await, []);
+        // Nobody told this one, which takes what it sees for the time.
+        assert!(tend(&other).await.contains(&due));
+    }
+}
