@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{MINUTE, start, token_config};
+use super::{MINUTE, guest, name, start, token_config};
 use crate::ambient::{Clock, ManualTime};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::session::{KeyChange, Sessions};
+use crate::session::{Carrier, CheckedPair, KeyChange, Opened, Presence, Reason, Sessions};
 use crate::store::tests::redis::single;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -55,6 +55,14 @@ impl Shared {
     }
 }
 
+async fn check(sessions: &Sessions, opened: &Opened, token: &str) -> CheckedPair {
+    sessions.check(token, Some(opened.context.as_str().as_bytes())).await.unwrap()
+}
+
+fn cookie(sessions: &Sessions, pair: &CheckedPair) -> &'static str {
+    name(&sessions.admit(pair, Carrier::Cookie, Presence::Active))
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -81,4 +89,24 @@ async fn a_gateway_that_knows_its_clock_to_be_off_leaves_the_keys_to_the_others(
         // Nobody told this one, which takes what it sees for the time.
         assert!(tend(&other).await.contains(&due));
     }
+}
+
+#[tokio::test]
+async fn what_a_clock_that_is_ahead_sweeps_brings_nobody_back() {
+    let mut shared = Shared::new();
+    let (clock, _) = Clock::manual();
+    let right = shared.join(&clock).await;
+    let ended = guest(&right, 10 * MINUTE).await;
+    right.end(ended.session, Reason::Logout).await.unwrap();
+    let (other, time) = Clock::manual();
+    time.advance(40 * MINUTE);
+    // Redis goes by this one here; it may be its own clock that is ahead.
+    shared.join(&other).await.sweep().await;
+    let fresh = shared.join(&clock).await;
+    let pair = check(&fresh, &ended, ended.token.expose()).await;
+    assert_eq!(cookie(&fresh, &pair), "ended");
+    time.advance(40 * MINUTE);
+    let late = shared.join(&other).await;
+    late.sweep().await;
+    assert_eq!(late.store().revocations(None).await, Ok(Vec::new()), "in the end it is forgotten");
 }
