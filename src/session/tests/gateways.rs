@@ -6,11 +6,13 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::{MINUTE, guest, name, start, token_config};
+use super::{MINUTE, guest, login, name, start, token_config};
 use crate::ambient::{Clock, ManualTime};
 use crate::config;
 use crate::metrics::Metrics;
-use crate::session::{Carrier, CheckedPair, KeyChange, Opened, Presence, Reason, Sessions};
+use crate::session::{
+    Carrier, CheckedPair, KeyChange, Opened, Presence, Reason, RenewError, Renewed, Sessions,
+};
 use crate::store::tests::redis::single;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -63,6 +65,10 @@ fn cookie(sessions: &Sessions, pair: &CheckedPair) -> &'static str {
     name(&sessions.admit(pair, Carrier::Cookie, Presence::Active))
 }
 
+async fn renew(sessions: &Sessions, pair: &CheckedPair) -> Result<Renewed, RenewError> {
+    sessions.renew(pair, Carrier::Cookie, Presence::Active).await
+}
+
 async fn until(holds: impl Fn() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -109,4 +115,33 @@ async fn what_a_clock_that_is_ahead_sweeps_brings_nobody_back() {
     let late = shared.join(&other).await;
     late.sweep().await;
     assert_eq!(late.store().revocations(None).await, Ok(Vec::new()), "in the end it is forgotten");
+}
+
+#[tokio::test]
+async fn whoever_changes_gateways_is_as_idle_as_the_store_says() {
+    let mut shared = Shared::new();
+    let ([here, there], time) = shared.join_under_one_clock().await;
+    let opened = login(&here).await;
+    // Seen here, and remembered for as long as the pair is.
+    let pair = check(&here, &opened, opened.token.expose()).await;
+    assert_eq!(cookie(&here, &pair), "live");
+    let mut token = opened.token.expose().to_owned();
+    for _ in 0..2 {
+        time.advance(40 * MINUTE);
+        let pair = check(&there, &opened, &token).await;
+        assert_eq!(cookie(&there, &pair), "renew first");
+        token = renew(&there, &pair).await.unwrap().token.expose().to_owned();
+        let next = check(&there, &opened, &token).await;
+        assert_eq!(cookie(&there, &next), "live");
+    }
+    time.advance(20 * MINUTE);
+    let pair = check(&here, &opened, &token).await;
+    assert_eq!(cookie(&here, &pair), "renew first", "idle for twenty minutes, not for a hundred");
+    let renewed = renew(&here, &pair).await.unwrap();
+    // Idle for too long at both.
+    time.advance(HOUR + MINUTE);
+    for sessions in [&here, &there] {
+        let pair = check(sessions, &opened, renewed.token.expose()).await;
+        assert_eq!(renew(sessions, &pair).await.err(), Some(RenewError::Ended));
+    }
 }
