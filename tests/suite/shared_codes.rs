@@ -4,7 +4,7 @@
 use crate::access_codes::{codes, issue, one_won, other, redeem, redeem_at_once};
 use crate::support::client::Client;
 use crate::support::redis::RedisServer;
-use crate::support::several::{Several, url};
+use crate::support::several::{Several, be_that_user, url, user_without};
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{TRACER, log_in};
 
@@ -57,15 +57,13 @@ async fn guesses_at_three_gateways_spend_one_budget_and_no_longer_code() {
 /// It reaches Redis, but may not read the revocations, as when it has not read all yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_may_miss_revocations_spends_no_code() {
-    let redis = RedisServer::start(&["user half on >a-password ~* &* +@all -zrange"]);
+    let redis = RedisServer::start(&[&user_without("zrange")]);
     let urls = url(redis.port);
     let all = Several::start(2, |number, setup| {
         codes(setup);
         setup.set("store", "urls", &urls);
         if number == 1 {
-            setup.write("redis-password", "a-password\n");
-            let file = format!("{:?}", setup.path("redis-password").display().to_string());
-            setup.set("store", "username", "\"half\"").set("store", "password_file", &file);
+            be_that_user(setup);
         }
     })
     .await;
