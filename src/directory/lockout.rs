@@ -320,13 +320,13 @@ impl Lockouts {
     }
 }
 
-/// Both at once: the lower threshold, the longer window.
 /// Whether an error says that what was asked for is not to be told, or not there; others
 /// say nothing of it.
 const fn is_hidden(error: &DirectoryError) -> bool {
     matches!(error, DirectoryError::Refused { code: 10 | 16 | 32 | 34 | 50, .. })
 }
 
+/// Both at once: the lower threshold, the longer window.
 fn stricter(one: Lockout, other: Lockout) -> Lockout {
     match (one.threshold, other.threshold) {
         (0, _) => other,
