@@ -262,7 +262,8 @@ impl<'s> Feed<'s> {
             self.taken_known = self.taken;
         }
         let (entries, is_whole) = self.read().await?;
-        let at = Instant::now();
+        // A full answer says that there are more: what there is now is not known yet.
+        let at = (entries.len() < AT_ONCE).then(Instant::now);
         if self.redis.listening.generation() != self.generation {
             return Err(StoreError::Unavailable);
         }
@@ -286,11 +287,8 @@ impl<'s> Feed<'s> {
         if keys {
             self.waiting.push_back(News::Keys);
         }
-        if self.waiting.is_empty() {
-            self.redis.heard.mark(at);
-        } else {
-            self.handed_out = Some(at);
-        }
+        self.handed_out = at;
+        self.settle();
         Ok(())
     }
 

@@ -83,6 +83,26 @@ async fn news_that_were_trimmed_unread_lead_to_reading_everything_again() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_is_behind_the_news_is_not_fresh() {
+    let server = RedisServer::start(&[]);
+    let (one, other, _) = two(&server, Duration::from_secs(60)).await;
+    let mut feed = one.feed().unwrap();
+    everything(&mut feed).await;
+    feed.settle();
+    let ids = (0..2500_u128).map(|number| SessionId::from_bytes(number.to_be_bytes()));
+    let revoking = ids.map(|session| other.revoke(session, at(600)));
+    futures_util::future::try_join_all(revoking).await.unwrap();
+    let ended = Instant::now();
+    for (count, is_last) in [(1000, false), (1000, false), (500, true)] {
+        let News::Revoked(revoked) = feed.next().await else { panic!("revocations") };
+        assert_eq!(revoked.len(), count);
+        feed.settle();
+        let since = ended.elapsed();
+        assert_eq!(one.news_age().unwrap() < since + Duration::from_millis(1), is_last);
+    }
+}
+
+#[tokio::test]
 async fn reading_everything_counts_as_of_its_beginning_and_without_the_news_since_not_at_all() {
     let server = RedisServer::start(&[]);
     let max = Duration::from_millis(500);
