@@ -28,7 +28,7 @@ use crate::ambient::{Clock, Entropy};
 use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
-use crate::directory::Directory;
+use crate::directory::{Directory, LockoutReading};
 use crate::gateway::{GuessGuards, Logins, Services, Snapshot, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
@@ -249,6 +249,13 @@ impl App {
             self.note(Event::Keys, "reloaded");
         }
         self.services.throttle.reload(&snapshot.config.throttle);
+        let which = |config: &Config| {
+            config.directory.as_ref().map(|directory| (directory.kind, directory.base_dn.clone()))
+        };
+        if which(&old.config) != which(&snapshot.config) {
+            // What was read of another directory says nothing of this one.
+            self.services.throttle.follow(None);
+        }
         self.shared.listening.store(Arc::new(listening));
         self.services.snapshot.store(Arc::clone(&snapshot));
         self.follow(&snapshot);
@@ -268,7 +275,14 @@ impl App {
         let keeper = snapshot.directory.clone().map(|directory| {
             let throttle = self.services.throttle.clone();
             let keep = async move {
-                let locks = directory.watch_lockout(|lockout| throttle.follow(lockout));
+                let locks = directory.watch_lockout(|reading| match reading {
+                    LockoutReading::Says(lockout) => throttle.follow(Some(lockout)),
+                    LockoutReading::Nothing => {
+                        throttle.follow(None);
+                        throttle.miss_lockout();
+                    }
+                    LockoutReading::NotRead => throttle.miss_lockout(),
+                });
                 tokio::join!(directory.keep_up(), locks);
             };
             self.control().spawn(keep).abort_handle()

@@ -33,6 +33,7 @@ GATEWAY_BYTES = 24      # of a gateway's memory, a revocation
 STREAM = 1800           # seconds for which the stream keeps an entry
 AT_ONCE = 1000          # entries that one answer holds
 POLLS = 2               # questions a second without news
+MARGIN = 3600           # seconds that revocations are remembered after the session
 STALENESS = 60          # seconds, store.max_staleness
 
 # Assumed.
@@ -49,8 +50,8 @@ class Scenario:
     def __init__(self, gateways, sessions, pause=0):
         self.gateways, self.sessions, self.pause = gateways, sessions, pause
         self.rate = sessions / LIFETIME * ENDED_EARLY
-        # Ended at any time of their lives alike, so remembered for half of them.
-        self.live = self.rate * LIFETIME / 2
+        # Ended at any time of their lives alike, so remembered for half of them, and the margin.
+        self.live = self.rate * (LIFETIME / 2 + MARGIN)
 
     def name(self):
         pause = f", {self.pause // 1000} ms pause" if self.pause else ""
@@ -159,7 +160,7 @@ def full(scenario):
 def limits(gateways):
     """At how many sessions something gives way, first things first."""
     per_session = ENDED_EARLY / LIFETIME
-    live = per_session * LIFETIME / 2
+    live = per_session * (LIFETIME / 2 + MARGIN)
     upkeep = gateways * (POLLS * POLL + BEAT) / 1e6
     rounds = 20_000 / 1e6
     found = [

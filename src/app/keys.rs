@@ -22,6 +22,8 @@ pub(super) async fn tend(services: Arc<Services>) {
     loop {
         looks.tick().await;
         let mut events = Vec::new();
+        // First, as what is due goes by the clock.
+        services.sessions.compare_clocks();
         let result = services.sessions.tend_keys(&mut events).await;
         record(&services, "session", events, "schedule").await;
         let retiring = Arc::clone(&services);

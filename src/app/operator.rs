@@ -2,6 +2,8 @@
 //! record of each. Knows no socket.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
+use std::mem;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -14,7 +16,7 @@ use crate::app::{assertion_keys, keys};
 use crate::audit::{Event, Record};
 use crate::config::Publication;
 use crate::gateway::Services;
-use crate::identity::SessionId;
+use crate::identity::{SessionId, Subject};
 use crate::session::{DroppedKeys, Reason};
 use crate::store::{SessionRecord, StoreError};
 use crate::token::{AssertionKeyFacts, KeyError, KeyFacts, KeyStage};
@@ -170,40 +172,47 @@ async fn rotate_assertions(services: &Arc<Services>, now: bool) -> Result<u64, T
     if recorded { Ok(count) } else { Err(Trouble::Unrecorded) }
 }
 
-/// The sessions that a command names, page by page.
+/// The sessions that a command names, page by page. Those of a subject come from an
+/// index, at once; only then are all read for the directory's name of the account.
 struct Chosen<'s> {
     services: &'s Services,
     which: &'s Which,
-    /// The one session that was asked for, until it was given.
-    one: Option<SessionRecord>,
+    /// What need not be looked for, until it was given.
+    first: Vec<SessionRecord>,
+    /// These were given already.
+    given: HashSet<SessionId>,
     after: Option<SessionId>,
     at_end: bool,
 }
 
 impl<'s> Chosen<'s> {
     async fn new(services: &'s Services, which: &'s Which) -> Result<Self, Trouble> {
-        let one = match which {
+        let first = match which {
             Which::Session(text) => {
                 let session = SessionId::parse(text).ok_or(Trouble::UnknownSession)?;
-                Some(services.sessions.find(session).await?.ok_or(Trouble::UnknownSession)?)
+                vec![services.sessions.find(session).await?.ok_or(Trouble::UnknownSession)?]
             }
-            Which::All | Which::User(_) => None,
+            Which::User(name) => services.sessions.live_of(&Subject::new(name)).await?,
+            Which::All => Vec::new(),
         };
-        let at_end = one.is_some();
-        Ok(Self { services, which, one, after: None, at_end })
+        let given = first.iter().map(|record| record.session).collect();
+        let at_end = matches!(which, Which::Session(_));
+        Ok(Self { services, which, first, given, after: None, at_end })
     }
 
     /// The next ones that are live; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<SessionRecord>>, Trouble> {
-        if let Some(one) = self.one.take() {
-            return Ok(Some(vec![one]));
+        if !self.first.is_empty() {
+            return Ok(Some(mem::take(&mut self.first)));
         }
         while !self.at_end {
             let mut records = self.services.sessions.page(self.after).await?;
             self.after = records.last().map(|record| record.session);
             self.at_end = self.after.is_none();
             records.retain(|record| {
-                self.services.sessions.is_live(record) && is_of(self.which, record)
+                self.services.sessions.is_live(record)
+                    && is_of(self.which, record)
+                    && !self.given.contains(&record.session)
             });
             if !records.is_empty() {
                 return Ok(Some(records));

@@ -121,7 +121,7 @@ pub async fn examine(
     expect::content(&mut examination, config, &connection).await;
     drop(connection);
     let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
-    let lockout = async { Ok(((), judge(directory.lockout().await, None))) };
+    let lockout = async { Ok(((), judge(directory.lockout().await.lockout(), None))) };
     examination.step(("lock-out", "read"), lockout).await;
     person(&mut examination, &directory, user?, judge).await
 }

@@ -48,6 +48,7 @@ impl FileDirectory {
             name: account.clone(),
             general_lockout: Some(Lockout::NEVER),
             own_lockout: None,
+            own_is_assumed: false,
         };
         if candidate.is_known() && !found(unlocked).await {
             return Err(VerifyError::Withheld);

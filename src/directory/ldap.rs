@@ -7,7 +7,7 @@ use ldap3::Scope;
 use tokio::time::timeout;
 
 use crate::ambient::Entropy;
-use crate::config::{self, Lockout};
+use crate::config;
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
 use crate::directory::binding::Binding;
@@ -16,7 +16,7 @@ use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
-use crate::directory::lockout::{Lockouts, OwnPolicy};
+use crate::directory::lockout::{Held, LockoutReading, Lockouts, OwnPolicy};
 use crate::directory::outcome::{Bar, Outcome};
 use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
@@ -25,6 +25,8 @@ use crate::directory::{self, DirectoryError, Operation, Person, Rejection, Verif
 use crate::identity::{Attributes, Credentials, Role};
 use crate::metrics::Metrics;
 
+/// A login spends this part of its time, at most, on when the directory locks accounts.
+const PART_FOR_LOCKOUT: u32 = 4;
 /// Enough to see that a name is not unique.
 const USERS_MAX: usize = 2;
 
@@ -83,7 +85,12 @@ impl LdapDirectory {
                 (config.password_checks, config.timeout),
                 metrics,
             ),
-            lockouts: Lockouts::new(&config.base_dn, attribute("objectClass")?, is_active),
+            lockouts: Lockouts::new(
+                &config.base_dn,
+                attribute("objectClass")?,
+                is_active,
+                config.timeout / PART_FOR_LOCKOUT,
+            ),
             timeout: config.timeout,
             pool: Pool::new(config, metrics, entropy)?,
         })
@@ -101,8 +108,8 @@ impl LdapDirectory {
         verified.map_err(|error| binding.weighed(error))
     }
 
-    pub(super) async fn lockout(&self) -> Option<Lockout> {
-        timeout(self.timeout, self.lockouts.general(&self.pool)).await.ok().flatten()
+    pub(super) async fn lockout(&self) -> LockoutReading {
+        self.lockouts.general(&self.pool, self.timeout).await
     }
 
     /// The policy that an entry has of its own.
@@ -152,11 +159,15 @@ impl LdapDirectory {
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
-        let (general_lockout, own) = self.lockouts.of(entry, &self.pool).await;
-        let own_lockout = own.and_then(|policy| policy.lockout);
+        let Held { general, own, own_is_assumed } = self.lockouts.held(entry, &self.pool).await;
         let account = account.to_string();
-        let name = account.clone();
-        let may = found(directory::Account { name, general_lockout, own_lockout }).await;
+        let may = found(directory::Account {
+            name: account.clone(),
+            general_lockout: general,
+            own_lockout: own,
+            own_is_assumed,
+        })
+        .await;
         if may { Ok(account) } else { Err(VerifyError::Withheld) }
     }
 

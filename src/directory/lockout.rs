@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ldap3::Scope;
 use tokio::sync::Mutex as AsyncMutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config::Lockout;
 use crate::directory::connection::Search;
@@ -20,6 +20,8 @@ use crate::directory::{DirectoryError, Operation};
 
 /// How long what was read holds.
 const HOLDS: Duration = Duration::from_mins(5);
+/// How long nobody asks again after a failure, lest every login waits for it.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Policies looked at.
 const POLICIES_MAX: usize = 1000;
 /// Policies of single accounts remembered.
@@ -36,7 +38,7 @@ const OWN_POLICIES: &str = "nsslapd-pwpolicy-local";
 /// What 389-ds does by a policy that says that it locks, but not when.
 const DEFAULT_389: Lockout = Lockout { threshold: 3, window: Duration::from_mins(10) };
 /// What a policy says, in the words of each kind.
-const POLICY: [&str; 11] = [
+const POLICY: [&str; 12] = [
     "lockoutThreshold",
     "lockOutObservationWindow",
     "msDS-LockoutThreshold",
@@ -48,23 +50,68 @@ const POLICY: [&str; 11] = [
     "passwordMaxFailure",
     "passwordResetFailureCount",
     OWN_POLICIES,
+    // Every policy of ppolicy has it.
+    "pwdAttribute",
 ];
+
+/// What is assumed of a policy that cannot be read: a threshold as low as any in use.
+const CAUTION: Lockout = Lockout { threshold: 3, window: Duration::from_mins(30) };
+
+/// What came of asking a directory when it locks accounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockoutReading {
+    /// It did not answer, neither now nor before.
+    NotRead,
+    /// It lets nothing of it be read.
+    Nothing,
+    /// This.
+    Says(Lockout),
+}
+
+impl LockoutReading {
+    /// What it says, if anything.
+    pub(super) const fn lockout(self) -> Option<Lockout> {
+        match self {
+            Self::Says(lockout) => Some(lockout),
+            Self::NotRead | Self::Nothing => None,
+        }
+    }
+}
 
 /// What is known of a directory's lock-out.
 pub(super) struct Lockouts {
     base: Option<Dn>,
     object_class: Attribute,
     is_active: bool,
+    /// How long a login may spend on it.
+    patience: Duration,
     /// One at a time reads.
     reading: AsyncMutex<()>,
     known: Mutex<Known>,
 }
 
-#[derive(Default)]
 struct Known {
-    read_at: Option<Instant>,
-    general: General,
-    own: HashMap<String, (Instant, Option<Lockout>)>,
+    /// Until when nobody asks again; `None` when nobody has yet.
+    holds_until: Option<Instant>,
+    /// `None` until it was read.
+    general: Option<General>,
+    own: HashMap<String, Own>,
+}
+
+/// What is known of a policy of single accounts.
+#[derive(Clone, Copy)]
+struct Own {
+    holds_until: Instant,
+    /// `None` while it cannot be read.
+    lockout: Option<Lockout>,
+}
+
+/// What holds for one account.
+pub(super) struct Held {
+    pub(super) general: Option<Lockout>,
+    pub(super) own: Option<Lockout>,
+    /// Its own policy cannot be read.
+    pub(super) own_is_assumed: bool,
 }
 
 /// What the directory says of all accounts.
@@ -86,9 +133,15 @@ pub(super) struct OwnPolicy {
 }
 
 impl Lockouts {
-    pub(super) fn new(base: &str, object_class: Attribute, is_active: bool) -> Self {
-        let (reading, known) = Default::default();
-        Self { base: Dn::parse(base), object_class, is_active, reading, known }
+    pub(super) fn new(
+        base: &str,
+        object_class: Attribute,
+        is_active: bool,
+        patience: Duration,
+    ) -> Self {
+        let known = Mutex::new(Known { holds_until: None, general: None, own: HashMap::new() });
+        let reading = AsyncMutex::default();
+        Self { base: Dn::parse(base), object_class, is_active, patience, reading, known }
     }
 
     /// What to fetch of an entry beside all else.
@@ -96,20 +149,34 @@ impl Lockouts {
         OWN_POLICY[usize::from(!self.is_active)]
     }
 
-    /// What holds for accounts without a policy of their own, read again when that
-    /// was long ago. A directory that does not answer leaves what is known.
-    pub(super) async fn general(&self, pool: &Pool) -> Option<Lockout> {
-        let _one = self.reading.lock().await;
-        if self.known().read_at.is_none_or(|at| at.elapsed() >= HOLDS) {
-            match self.read_general(pool).await {
-                Ok(general) => {
-                    let mut known = self.known();
-                    (known.general, known.read_at) = (general, Some(Instant::now()));
-                }
-                Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
-            }
+    /// What holds for accounts without a policy of their own, read again when that was
+    /// long ago. A directory that does not answer in time leaves what is known.
+    pub(super) async fn general(&self, pool: &Pool, within: Duration) -> LockoutReading {
+        if timeout(within, self.read_again(pool)).await.is_err() {
+            tracing::debug!("the directory's lock-out was not read in time");
         }
-        self.known().general.lockout
+        match self.known().general {
+            None => LockoutReading::NotRead,
+            Some(General { lockout: None, .. }) => LockoutReading::Nothing,
+            Some(General { lockout: Some(lockout), .. }) => LockoutReading::Says(lockout),
+        }
+    }
+
+    async fn read_again(&self, pool: &Pool) {
+        let _one = self.reading.lock().await;
+        if self.known().holds_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        // Also when this is dropped because no time is left.
+        self.known().holds_until = Some(Instant::now() + PAUSE);
+        match self.read_general(pool).await {
+            Ok(general) => {
+                let mut known = self.known();
+                known.general = Some(general);
+                known.holds_until = Some(Instant::now() + HOLDS);
+            }
+            Err(error) => tracing::debug!(%error, "the directory's lock-out was not read"),
+        }
     }
 
     /// What holds for all, as far as it is known, read now if it never was; and the
@@ -119,10 +186,10 @@ impl Lockouts {
         entry: &Entry,
         pool: &Pool,
     ) -> (Option<Lockout>, Option<OwnPolicy>) {
-        if self.known().read_at.is_none() {
-            self.general(pool).await;
+        if self.known().general.is_none() {
+            self.general(pool, self.patience).await;
         }
-        let General { lockout, is_for_all } = self.known().general;
+        let General { lockout, is_for_all } = self.known().general.unwrap_or_default();
         let own = match entry.text(self.attribute()).filter(|_| !is_for_all) {
             Some(dn) => Some(OwnPolicy { dn: dn.to_owned(), lockout: self.own(dn, pool).await }),
             None => None,
@@ -130,27 +197,55 @@ impl Lockouts {
         (lockout, own)
     }
 
+    /// What holds for an account. An own policy that cannot be read is taken for the
+    /// strictest that is known, and for a strict one at that.
+    pub(super) async fn held(&self, entry: &Entry, pool: &Pool) -> Held {
+        let (general, policy) = self.of(entry, pool).await;
+        let Some(policy) = policy else {
+            return Held { general, own: None, own_is_assumed: false };
+        };
+        let assumed = || general.into_iter().chain(self.all_own()).fold(CAUTION, stricter);
+        Held {
+            general,
+            own: Some(policy.lockout.unwrap_or_else(assumed)),
+            own_is_assumed: policy.lockout.is_none(),
+        }
+    }
+
+    /// What an own policy says, read again when that was long ago; `None` when it cannot
+    /// be read and never could.
     async fn own(&self, policy: &str, pool: &Pool) -> Option<Lockout> {
         let known = self.known().own.get(policy).copied();
-        if let Some((_, lockout)) = known.filter(|(at, _)| at.elapsed() < HOLDS) {
-            return lockout;
+        if let Some(own) = known.filter(|own| Instant::now() < own.holds_until) {
+            return own.lockout;
         }
-        let read = match self.read(policy, &POLICY, pool).await {
-            Ok(entry) => entry.as_ref().and_then(lockout),
-            // Not to be told, or not there.
-            Err(DirectoryError::Refused { .. }) => None,
-            // No answer leaves what is known.
-            Err(_) => return known.and_then(|(_, lockout)| lockout),
+        let before = known.and_then(|own| own.lockout);
+        // Also when this is dropped because the login has no time left.
+        self.keep_own(policy, PAUSE, before);
+        let read = timeout(self.patience, self.read(policy, &POLICY, pool)).await;
+        let (holds, read) = match read.unwrap_or(Err(DirectoryError::Timeout)) {
+            Ok(entry) => (HOLDS, entry.as_ref().and_then(own_lockout)),
+            Err(error) if is_hidden(&error) => (HOLDS, None),
+            Err(_) => (PAUSE, before),
         };
         if read.is_none() {
             tracing::warn!(policy, "the lock-out of an account's own policy is not readable");
         }
+        self.keep_own(policy, holds, read);
+        read
+    }
+
+    fn keep_own(&self, policy: &str, holds: Duration, lockout: Option<Lockout>) {
         let mut known = self.known();
-        if known.own.len() >= OWN_MAX {
+        if known.own.len() >= OWN_MAX && !known.own.contains_key(policy) {
             known.own.clear();
         }
-        known.own.insert(policy.to_owned(), (Instant::now(), read));
-        read
+        let holds_until = Instant::now() + holds;
+        known.own.insert(policy.to_owned(), Own { holds_until, lockout });
+    }
+
+    fn all_own(&self) -> Vec<Lockout> {
+        self.known().own.values().filter_map(|own| own.lockout).collect()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -161,7 +256,8 @@ impl Lockouts {
         let wanted = [DEFAULT_CONTEXT, NAMING_CONTEXTS, VENDOR];
         let root = match self.read("", &wanted, pool).await {
             Ok(Some(root)) => root,
-            Ok(None) | Err(DirectoryError::Refused { .. }) => return Ok(General::default()),
+            Ok(None) => return Ok(General::default()),
+            Err(error) if is_hidden(&error) => return Ok(General::default()),
             Err(error) => return Err(error),
         };
         let read = if self.is_active {
@@ -174,7 +270,7 @@ impl Lockouts {
             strictest.map(|lockout| General { lockout, is_for_all: false })
         };
         match read {
-            Err(DirectoryError::Refused { .. }) => Ok(General::default()),
+            Err(error) if is_hidden(&error) => Ok(General::default()),
             other => other,
         }
     }
@@ -225,6 +321,12 @@ impl Lockouts {
 }
 
 /// Both at once: the lower threshold, the longer window.
+/// Whether an error says that what was asked for is not to be told, or not there; others
+/// say nothing of it.
+const fn is_hidden(error: &DirectoryError) -> bool {
+    matches!(error, DirectoryError::Refused { code: 10 | 16 | 32 | 34 | 50, .. })
+}
+
 fn stricter(one: Lockout, other: Lockout) -> Lockout {
     match (one.threshold, other.threshold) {
         (0, _) => other,
@@ -245,6 +347,12 @@ fn general(policy: Option<Entry>) -> General {
         lockout: lockout(&policy),
         is_for_all: policy.text(OWN_POLICIES).is_some_and(|it| it.eq_ignore_ascii_case("off")),
     })
+}
+
+/// What an account's own policy says: where nothing of a lock-out, though it can be seen,
+/// there is none.
+fn own_lockout(policy: &Entry) -> Option<Lockout> {
+    lockout(policy).or_else(|| policy.text(POLICY[11]).map(|_| Lockout::NEVER))
 }
 
 /// What a policy's entry says; `None` when it says nothing of a lock-out.

@@ -61,6 +61,7 @@ use crate::secret::Secret;
 pub use change::{ChangeError, Objection};
 pub use error::{DirectoryError, VerifyError};
 pub use examine::{Finding, JudgeLockout, Step, examine};
+pub use lockout::LockoutReading;
 pub use meter::Operation;
 pub use outcome::{Bar, Change, Notice, Rejection};
 pub use recheck::{Known, Rechecked, Standing};
@@ -112,6 +113,8 @@ pub struct Account {
     pub general_lockout: Option<Lockout>,
     /// When it locks this one, if a policy of its own says so.
     pub own_lockout: Option<Lockout>,
+    /// Whether that is only assumed, as the policy cannot be read.
+    pub own_is_assumed: bool,
 }
 
 /// How often the directory's lock-out is asked for; it is read again when that was
@@ -327,13 +330,17 @@ impl Directory {
         }
     }
 
-    /// Tells when the directory locks accounts, as far as it lets that be read; never
-    /// returns, ends when dropped.
-    pub async fn watch_lockout(&self, tell: impl Fn(Option<Lockout>)) {
+    /// Tells when the directory locks accounts, as far as it lets that be read, and
+    /// again when that is another; never returns, ends when dropped.
+    pub async fn watch_lockout(&self, tell: impl Fn(LockoutReading)) {
+        let mut told = None;
         loop {
-            match &self.kind {
-                Kind::Ldap(ldap) => tell(ldap.lockout().await),
-                Kind::File(_) => tell(Some(Lockout::NEVER)),
+            let reading = match &self.kind {
+                Kind::Ldap(ldap) => ldap.lockout().await,
+                Kind::File(_) => LockoutReading::Says(Lockout::NEVER),
+            };
+            if told.replace(reading) != Some(reading) {
+                tell(reading);
             }
             sleep(LOCKOUT_INTERVAL).await;
         }

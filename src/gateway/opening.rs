@@ -220,7 +220,9 @@ pub(super) async fn may_be_tried(
     if found.general_lockout.is_some() {
         services.throttle.follow(found.general_lockout);
     }
-    attempt.of_account(&found.name, found.own_lockout).await
+    // What cannot be read is what the configuration states.
+    let is_stated = found.own_is_assumed && services.throttle.states_lockout();
+    attempt.of_account(&found.name, found.own_lockout.filter(|_| !is_stated)).await
 }
 
 /// Opens the session of somebody whose password was right.

@@ -10,6 +10,7 @@ use crate::gateway::endpoints::end_and_record;
 use crate::identity::{Reference, SessionId};
 use crate::refusal::Refusal;
 use crate::session::{Guest, Opened, Origin, Reason};
+use crate::store::StoreError;
 
 /// A code that somebody typed.
 pub(super) struct Redeeming {
@@ -35,7 +36,13 @@ impl Redeeming {
     pub(super) async fn complete(self, services: Arc<Services>) -> Result<Welcomed, Refusal> {
         let Self { codes, code, origin, previous, mut record } = self;
         let address = origin.address;
-        let redeemed = match codes.redeem(&code, address).await {
+        let redeemed = if services.sessions.is_stale() {
+            // Nobody is let in here now: the code is not spent on a session that cannot be.
+            Err(StoreError::Unavailable.into())
+        } else {
+            codes.redeem(&code, address).await
+        };
+        let redeemed = match redeemed {
             Ok(redeemed) => redeemed,
             Err(error) => {
                 let (refusal, outcome) = refused(&error);

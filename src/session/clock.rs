@@ -12,6 +12,11 @@ use crate::token::LEEWAY;
 pub(super) struct ClockWatch(AtomicBool);
 
 impl ClockWatch {
+    /// Whether they were too far apart when they were compared last.
+    pub(super) fn are_apart(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Takes note of how far the store's clock is ahead of ours, in milliseconds. The
     /// log says it once, until it is over.
     pub(super) fn note(&self, ahead: i64, metrics: &Metrics) {

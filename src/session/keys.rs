@@ -106,7 +106,10 @@ impl Sessions {
     pub async fn tend_keys(&self, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let mut retiring = self.retiring.lock().await;
         let now = self.clock.now();
-        if self.store.is_shared() && !self.tend_shared(now, events).await? {
+        // A clock that is off says wrongly what is due, and these keys are everybody's.
+        let is_for_others = self.store.is_shared()
+            && (self.clocks.are_apart() || !self.tend_shared(now, events).await?);
+        if is_for_others {
             return Ok(());
         }
         let due = |every| now >= self.keys.load().signing_since().plus(every);

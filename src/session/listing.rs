@@ -58,6 +58,19 @@ impl Sessions {
         Some(Owner { session: claims.session, subject: claims.subject, role: claims.role })
     }
 
+    /// The records of a subject's live sessions, by an index.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn live_of(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
+        let mut records = self.store.of_subject(subject).await?;
+        for record in &mut records {
+            self.refresh(record);
+        }
+        records.retain(|record| self.is_live(record));
+        Ok(records)
+    }
+
     /// Ends the oldest sessions of a subject that has more than anybody may have.
     /// Answers with what was ended.
     ///
@@ -65,11 +78,7 @@ impl Sessions {
     /// When the store cannot answer; then nobody knows how many there are.
     pub async fn keep_to_limit(&self, subject: &Subject) -> Result<Vec<SessionRecord>, StoreError> {
         let Some(max) = self.lifetimes.load().per_user else { return Ok(Vec::new()) };
-        let mut records = self.store.of_subject(subject).await?;
-        for record in &mut records {
-            self.refresh(record);
-        }
-        records.retain(|record| self.is_live(record));
+        let mut records = self.live_of(subject).await?;
         let surplus = records.len().saturating_sub(max);
         // One order for all who count at the same time, so that they end the same ones.
         records.sort_by_key(|record| (record.created, record.session));

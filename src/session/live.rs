@@ -99,6 +99,8 @@ impl Live {
                 replaced.push(*known);
             }
         }
+        self.touch(record.last_activity);
+        self.noted_activity.fetch_max(record.last_activity.millis(), Ordering::Relaxed);
         self.newest_seen.fetch_max(record.newest_seen, Ordering::AcqRel);
         self.noted_seen.fetch_max(record.newest_seen, Ordering::Relaxed);
     }

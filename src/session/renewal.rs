@@ -217,8 +217,12 @@ impl Issued {
     }
 }
 
-/// Until when a revocation must be remembered: no token outlives its session,
-/// save for the leeway.
+/// How long revocations are remembered beyond the end of their sessions: whoever forgets
+/// them, be it this process, a gateway or Redis, may have a clock that is off by as much.
+pub(super) const CLOCK_MARGIN: Duration = Duration::from_hours(1);
+
+/// Until when a revocation must be remembered: no token outlives its session, save for
+/// the leeway and for clocks that are off.
 pub(super) fn revoked_until(end: Timestamp) -> Timestamp {
-    end.plus(LEEWAY)
+    end.plus(LEEWAY).plus(CLOCK_MARGIN)
 }

@@ -49,7 +49,7 @@ impl Sessions {
     }
 
     /// Says when the clocks of the store and of this machine are apart.
-    pub(super) fn compare_clocks(&self) {
+    pub fn compare_clocks(&self) {
         if let Some(ahead) = self.store.clock_ahead() {
             self.clocks.note(ahead, &self.metrics);
         }

@@ -127,7 +127,9 @@ impl Sessions {
         if is_guest && (expired || over) {
             return Admission::Expired;
         }
-        if over || (expired && now.since(live.last_activity()) > times.idle) {
+        // Other gateways may have seen it since: what they share says so, at the renewal.
+        let idle = || !self.store.is_shared() && now.since(live.last_activity()) > times.idle;
+        if over || (expired && idle()) {
             return Admission::Ended;
         }
         let presented = live.present(claims.id.generation, now, times.grace);

@@ -300,7 +300,8 @@ impl Store {
     }
 
     /// Forgets sessions that ended or were last active before `idle_before`, and
-    /// revocations and entries that are over. Says how many sessions are left.
+    /// revocations and entries that are over. Says how many sessions are left. A store
+    /// with a clock of its own goes by that, and takes of ours only what lies between.
     ///
     /// # Errors
     /// When the store cannot answer.

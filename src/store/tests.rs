@@ -243,6 +243,25 @@ async fn a_sweep_forgets_ended_and_idle_sessions_and_counts_the_rest() {
     .await;
 }
 
+/// By its clock everybody is idle; Redis has one of its own, which no test governs here.
+#[tokio::test]
+async fn a_gateway_whose_clock_is_hours_ahead_takes_nobody_for_idle() {
+    const HOUR: Duration = Duration::from_hours(1);
+    let metrics = Metrics::new().unwrap();
+    let clock = Clock::system();
+    let ambient = (&clock, &Entropy::system());
+    let store = Store::open(&redis::single(), WAIT, ambient, &metrics).await.unwrap();
+    hear(&store).await;
+    let now = clock.now();
+    let long_ago = Timestamp::from_millis(now.millis() - 61 * 60 * 1000);
+    for (number, last_activity) in [(1, now), (2, long_ago)] {
+        let record = SessionRecord { last_activity, end: now.plus(12 * HOUR), ..record(number) };
+        store.create(record).await.unwrap();
+    }
+    assert_eq!(store.sweep(now.plus(2 * HOUR), now.plus(HOUR)).await, Ok(1), "but who is");
+    assert!(store.read(session(1)).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn starts_and_key_are_kept() {
     stores(async |store| {

@@ -208,6 +208,24 @@ impl LoginThrottle {
         }
     }
 
+    /// The directory's lock-out was not read, or it tells none: what was known of it holds.
+    pub fn miss_lockout(&self) {
+        if self.0.lockout().is_some() {
+            tracing::info!("the directory's lock-out was not read; what is known holds");
+        } else {
+            tracing::warn!(
+                "it is not known when the directory locks accounts, and \
+                 throttle.directory_lockout does not say it: strangers may lock them"
+            );
+        }
+    }
+
+    /// Whether the configuration says when the directory locks accounts.
+    #[must_use]
+    pub fn states_lockout(&self) -> bool {
+        self.0.config.load().directory_lockout.is_some()
+    }
+
     /// Takes over new limits; what was counted stays counted.
     pub fn reload(&self, config: &config::LoginThrottle) {
         self.0.store.bound_windows(config.entries);

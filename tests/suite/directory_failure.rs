@@ -164,6 +164,51 @@ async fn a_password_that_was_not_sent_counts_against_nobody() {
     log_in(&world.client(), TRACER, PASSWORD).await.expect_status(200);
 }
 
+#[tokio::test]
+async fn a_reload_while_the_directory_is_silent_forgets_nothing_of_its_lockout() {
+    let (world, relay) = behind_a_relay_with(LdapTransport::Tls, |_| {}).await;
+    let threshold =
+        async || world.gateway.metrics().await.sum("bindgate_directory_lockout_threshold", &[]);
+    let read = eventually_async("it is read", async || {
+        let threshold = threshold().await;
+        (threshold > 0.5).then_some(threshold)
+    })
+    .await;
+    relay.becomes(Mood::Stall);
+    world.gateway.signal("HUP");
+    world.gateway.logged("lock-out was not read; what is known holds").await;
+    assert!((threshold().await - read).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn an_own_policy_that_cannot_be_read_is_taken_for_a_strict_one() {
+    let slapd = Slapd::start();
+    slapd.ldapmodify(
+        "dn: cn=default,ou=policies,dc=example,dc=org\nchangetype: modify\n\
+         replace: pwdMaxFailure\npwdMaxFailure: 50\n\n\
+         dn: uid=carol,ou=people,dc=example,dc=org\nchangetype: modify\n\
+         add: pwdPolicySubentry\npwdPolicySubentry: cn=hidden,ou=policies,dc=example,dc=org\n",
+    );
+    for (stated, binds) in [(None, 1.0), (Some("\"50 per 15m\""), 7.0)] {
+        let world = World::with(|setup| {
+            setup.directory(&slapd.toml(LdapTransport::Tls));
+            // Nothing else holds them back.
+            setup.set("throttle", "login_per_user", "\"500 per 15m\"");
+            if let Some(stated) = stated {
+                setup.set("throttle", "directory_lockout", stated);
+            }
+        })
+        .await;
+        for _ in 0..7 {
+            log_in(&world.client(), "carol", "wrong").await.expect(401, "InvalidCredentials");
+        }
+        let asked = [("operation", "user_bind")];
+        let asked =
+            world.gateway.metrics().await.sum("bindgate_directory_operations_total", &asked);
+        assert!((asked - binds).abs() < 0.1, "{stated:?}: {asked}");
+    }
+}
+
 /// A login that must say that the directory cannot answer, in time, and then, when the
 /// directory is well again, one that works without a restart.
 async fn says_so_and_recovers(world: &World, relay: &Relay, mood: Mood) {

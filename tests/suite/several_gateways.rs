@@ -12,7 +12,7 @@ use crate::support::certs::Authority;
 use crate::support::gateway::Gateway;
 use crate::support::redis::RedisServer;
 use crate::support::relay::{Mood, Relay};
-use crate::support::several::{Several, url};
+use crate::support::several::{Several, be_that_user, url, user_without};
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{ADMIN, CONTEXT_COOKIE, TRACER, log_in, token_of, token_text};
 use crate::support::{eventually_async, setup::HOST, websocket, within};
@@ -265,6 +265,23 @@ async fn keys_follow_each_other_on_all_gateways_and_go_on_all_at_once() {
     for gateway in 0..3 {
         all.at(gateway, &again).get("/app/echo").send().await.expect_status(200);
     }
+}
+
+/// It may not read everybody's, so that what comes before that is all it can do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_users_sessions_are_ended_before_those_of_all_others_are_read() {
+    let redis = RedisServer::start(&[&user_without("zrangebylex")]);
+    let urls = url(redis.port);
+    let all = Several::start(1, |_, setup| {
+        setup.control_socket().set("store", "urls", &urls);
+        be_that_user(setup);
+    })
+    .await;
+    let (alice, carol) = (all.sign_in(ADMIN).await, all.sign_in(TRACER).await);
+    let said = all.gateways[0].command(&format!("sessions revoke --user {ADMIN}")).await;
+    assert_eq!(said.code, Some(1), "by the account's name there may be more: {}", said.text);
+    alice.get("/app/echo").send().await.expect(401, "SessionRevoked");
+    carol.get("/app/echo").send().await.expect_status(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,8 +4,9 @@
 use crate::access_codes::{codes, issue, one_won, other, redeem, redeem_at_once};
 use crate::support::client::Client;
 use crate::support::redis::RedisServer;
-use crate::support::several::{Several, url};
-use crate::support::world::TRACER;
+use crate::support::several::{Several, be_that_user, url, user_without};
+use crate::support::slapd::PASSWORD;
+use crate::support::world::{TRACER, log_in};
 
 async fn three(redis: &RedisServer, bound: &str) -> Several {
     let (urls, bound) = (url(redis.port), format!("\"{bound}\""));
@@ -51,4 +52,24 @@ async fn guesses_at_three_gateways_spend_one_budget_and_no_longer_code() {
     for gateway in 0..3 {
         all.at(gateway, &patient).get("/codes/echo").send().await.expect_status(200);
     }
+}
+
+/// It reaches Redis, but may not read the revocations, as when it has not read all yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_may_miss_revocations_spends_no_code() {
+    let redis = RedisServer::start(&[&user_without("zrange")]);
+    let urls = url(redis.port);
+    let all = Several::start(2, |number, setup| {
+        codes(setup);
+        setup.set("store", "urls", &urls);
+        if number == 1 {
+            be_that_user(setup);
+        }
+    })
+    .await;
+    let code = issue(&all.sign_in(TRACER).await).await;
+    let there = all.gateways[1].client();
+    log_in(&there, TRACER, PASSWORD).await.expect(503, "StoreUnavailable");
+    redeem(&there, &code, 1).await.expect(503, "StoreUnavailable");
+    redeem(&all.gateways[0].client(), &code, 1).await.expect_status(200);
 }

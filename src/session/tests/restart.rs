@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Fixture, MINUTE, login, login_as, start, token_config};
+use super::{Fixture, MINUTE, fixture, guest, login, login_as, start, token_config};
 use crate::ambient::{Clock, ManualTime};
 use crate::config;
 use crate::identity::SessionId;
@@ -50,6 +50,28 @@ async fn sessions_and_their_ends_survive_a_restart() {
     fixture.renew(&pair).await;
     assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
     assert_eq!(fixture.metrics.keys_replaced().get(), 0);
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_ahead_and_back_brings_nobody_back() {
+    let disk = Disk::new();
+    for on_disk in [false, true] {
+        let fixture = if on_disk { disk.start().await } else { fixture().await };
+        let ended = guest(&fixture.sessions, 10 * MINUTE).await;
+        fixture.sessions.end(ended.session, Reason::Logout).await.unwrap();
+        // Half an hour ahead, by which the session would have been over for long.
+        let ahead = fixture.sessions.clock.now().plus(40 * MINUTE);
+        fixture.sessions.store().sweep(ahead, ahead).await.unwrap();
+        fixture.sessions.live.sweep(ahead, 1);
+        assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
+        let kept = fixture.sessions.store().revocations(None).await.unwrap();
+        assert_eq!(kept.len(), 1);
+        drop(fixture);
+        if on_disk {
+            let fixture = disk.start().await;
+            assert_eq!(fixture.cookie(&fixture.check(&ended, ended.token.expose())), "ended");
+        }
+    }
 }
 
 #[tokio::test]

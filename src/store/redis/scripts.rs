@@ -110,11 +110,12 @@ scripts! {
         end
         return had";
     /// Removes what ended or was idle too long. KEYS records, order, ends, active; ARGV
-    /// now, idle since, limit. How many were found, and how many are left.
+    /// now, how long idle, limit. How many were found, and how many are left.
     sweep = r"
         local now = time(ARGV[1])
         local over = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', now, 'LIMIT', 0, ARGV[3])
-        local idle = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', '(' .. ARGV[2], 'LIMIT', 0, ARGV[3])
+        local since = string.format('(%.0f', now - ARGV[2])
+        local idle = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', since, 'LIMIT', 0, ARGV[3])
         for _, ids in ipairs({over, idle}) do
             for _, id in ipairs(ids) do
                 redis.call('HDEL', KEYS[1], id)

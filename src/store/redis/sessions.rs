@@ -216,7 +216,9 @@ impl Redis {
         let time = self.time(now);
         let keys = [self.common("revoked")];
         self.link.script(&self.scripts.forget, &keys, from_ref(&time)).await?;
-        let args = [time, number(idle_before.millis()), number(SWEPT)];
+        // How long, not since when: that is for Redis's clock to say, too.
+        let idle = now.millis().saturating_sub(idle_before.millis());
+        let args = [time, number(idle), number(SWEPT)];
         for family in FAMILIES {
             self.count(family, now).await?;
         }

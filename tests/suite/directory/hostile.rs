@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bindgate::ambient::Entropy;
 use bindgate::config;
 use bindgate::config::{LdapServer, LdapTransport, RoleMapping};
-use bindgate::directory::{DirectoryError, Rejection, VerifyError};
+use bindgate::directory::{Directory, DirectoryError, Rejection, VerifyError};
 use bindgate::identity::Role;
+use bindgate::metrics::Metrics;
 use bindgate::secret::Secret;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,6 +37,8 @@ const DEADLINE: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     ServiceBind,
+    /// Of what the directory says of its lock-out.
+    PolicySearch,
     UserSearch,
     UserBind,
     GroupSearch,
@@ -157,6 +161,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let step = match (operation(&request), says(b"cn=service"), says(b"ou=groups")) {
             (0x60, true, _) => Step::ServiceBind,
             (0x60, false, _) => Step::UserBind,
+            (0x63, _, _) if says(b"namingContexts") => Step::PolicySearch,
             (0x63, _, false) => Step::UserSearch,
             (0x63, _, true) => Step::GroupSearch,
             _ => return,
@@ -182,7 +187,7 @@ fn honest(id: &[u8], step: Step) -> Vec<u8> {
     let elsewhere = message(id, REFERENCE, &element(4, b"ldap://elsewhere.example.org/dc=x"));
     match step {
         Step::ServiceBind | Step::UserBind => message(id, BIND_ANSWER, SUCCESS),
-        Step::UserSearch => [entry(id, ALICE), elsewhere, done].concat(),
+        Step::PolicySearch | Step::UserSearch => [entry(id, ALICE), elsewhere, done].concat(),
         Step::GroupSearch => [elsewhere, entry(id, b"cn=Admins,ou=groups,dc=x"), done].concat(),
     }
 }
@@ -378,6 +383,26 @@ async fn a_server_for_whose_binds_many_wait_is_not_taken_for_a_dead_one() {
     assert!(in_vain > 0 && tried + in_vain <= outcomes.len(), "{tried}: {outcomes:?}");
     login(&directory, "alice", PASSWORD).await.expect("it answers");
     assert_eq!(other.shared.user_binds.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_lockout_that_is_never_told_costs_one_login_a_part_of_its_time() {
+    let server = Hostile::start(Step::PolicySearch, Trick::Silence).await;
+    let metrics = Metrics::new().expect("metrics");
+    let directory = Directory::new(&server.config(), &metrics, &Entropy::system());
+    let directory = directory.expect("a valid configuration");
+    for _ in 0..3 {
+        login(&directory, "alice", PASSWORD).await.expect("there is time for the login itself");
+    }
+    let name = format!("127.0.0.1:{}", server.port);
+    assert_eq!(metrics.directory_operations(&name, "policy_search", "timeout").get(), 1);
+}
+
+#[tokio::test]
+async fn a_lockout_that_nobody_knows_is_warned_of() {
+    let server = Hostile::start(Step::UserBind, Trick::Late).await;
+    let world = gateway_before(&server).await;
+    world.gateway.logged("it is not known when the directory locks accounts").await;
 }
 
 #[tokio::test]

@@ -96,6 +96,18 @@ impl Several {
     }
 }
 
+/// The setting of a Redis that has a user who may do all but this.
+pub(crate) fn user_without(command: &str) -> String {
+    format!("user half on >a-password ~* &* +@all -{command}")
+}
+
+/// As that user.
+pub(crate) fn be_that_user(setup: &mut Setup) {
+    setup.write("redis-password", "a-password\n");
+    let file = format!("{:?}", setup.path("redis-password").display().to_string());
+    setup.set("store", "username", "\"half\"").set("store", "password_file", &file);
+}
+
 /// Kept in Redis, under a key that all gateways have.
 pub(crate) fn share(setup: &mut Setup) {
     setup.write("store.key", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n");
