@@ -85,7 +85,7 @@ async fn news_that_were_trimmed_unread_lead_to_reading_everything_again() {
 #[tokio::test]
 async fn a_gateway_that_is_behind_the_news_is_not_fresh() {
     let server = RedisServer::start(&[]);
-    let (one, other, _) = two(&server, Duration::from_secs(60)).await;
+    let (one, other, _) = two(&server, Duration::from_mins(1)).await;
     let mut feed = one.feed().unwrap();
     everything(&mut feed).await;
     feed.settle();
