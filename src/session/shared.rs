@@ -163,8 +163,9 @@ impl Sessions {
         let mut noted = self.starts_noted.lock().await;
         match (self.store.starts_heard(), self.keys_dir.clone()) {
             (Some(starts), Some(dir)) if starts != *noted => {
+                write_starts(dir, starts).await?;
                 *noted = starts;
-                write_starts(dir, starts).await
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -176,7 +177,10 @@ impl Sessions {
     async fn count_start(&self, first: bool, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let Some(dir) = self.keys_dir.clone() else { return Ok(()) };
         let mut noted = self.starts_noted.lock().await;
-        let known = dir.starts()?.unwrap_or(0);
+        let known = match dir.starts() {
+            Err(_) if !first => *noted,
+            read => read?.unwrap_or(0),
+        };
         let starts = self.store.starts().await?.unwrap_or(0);
         if first && starts < known {
             self.metrics.keys_replaced().inc();
@@ -190,8 +194,12 @@ impl Sessions {
         }
         // Only now, as what is behind must be seen to be until the keys are gone.
         let starts = self.store.count_start(known).await?;
-        *noted = starts;
-        write_starts(dir, starts).await
+        match write_starts(dir, starts).await {
+            Ok(()) => *noted = starts,
+            // Whoever notes how far the store has come does it later; the news go on.
+            Err(error) => tracing::error!(%error, "the start could not be noted beside the keys"),
+        }
+        Ok(())
     }
 
     /// A key that all hold before it signs: whoever has not heard of it by then lets
