@@ -28,17 +28,16 @@ pub(super) async fn follow(services: Arc<Services>) {
 /// Tells how old the news are that were read last, and notes how far the store has come.
 pub(super) async fn tell(services: Arc<Services>) {
     let store = services.sessions.store();
-    if !store.is_shared() {
-        return;
-    }
     let began = Instant::now();
     let mut failing = false;
     let mut ticks = interval(TELL_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let age = store.news_age().unwrap_or_else(|| began.elapsed());
-        services.metrics.revocation_lag().set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        if store.is_shared() {
+            let age = store.news_age().unwrap_or_else(|| began.elapsed());
+            services.metrics.revocation_lag().set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+        }
         let failed = services.sessions.note_starts().await.err();
         if let (Some(error), false) = (&failed, failing) {
             tracing::error!(%error, "a store that is put back may not be seen to be");

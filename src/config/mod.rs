@@ -27,6 +27,8 @@ mod reload;
 mod response_headers;
 mod route;
 mod rows;
+#[cfg(test)]
+pub(crate) mod sample;
 mod secret_key;
 mod servers;
 mod session;

@@ -19,4 +19,4 @@ pub use table::{Found, RouteTable};
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-pub(crate) mod sample;
+pub(crate) use crate::config::sample;

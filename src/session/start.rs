@@ -194,6 +194,8 @@ async fn keys_for(
                 keys.starts = in_dir,
                 "the store is new or behind the keys: all token keys were replaced, everybody logs in again"
             );
+            // Some may have been redeemed since.
+            store.void_codes().await?;
         }
         (keys, if replaced > 0 { KeysMade::Replaced } else { KeysMade::First })
     };

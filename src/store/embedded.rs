@@ -40,6 +40,8 @@ const FORMAT: u64 = 2;
 /// The format before there were owners.
 const WITHOUT_OWNERS: u64 = 1;
 const FORMAT_ROW: &str = "format";
+/// Counts the starts and all that must not be undone, so that a copy of the file that is
+/// put back is behind what stands beside the keys.
 const STARTS_ROW: &str = "starts";
 
 pub(super) struct Embedded(Writer, NextSlice);
@@ -164,6 +166,7 @@ impl Embedded {
                     }
                 }
             }
+            advance(transaction, ended.len())?;
             Ok(had_record)
         };
         self.0.write(revoke).await
@@ -271,6 +274,14 @@ impl Embedded {
                 StoreError::Unavailable
             })
     }
+}
+
+/// Counts so many more things that must not be undone.
+fn advance(transaction: &WriteTransaction, by: usize) -> Result<(), redb::Error> {
+    let mut numbers = transaction.open_table(NUMBERS)?;
+    let starts = numbers.get(STARTS_ROW)?.map_or(0, |row| row.value());
+    numbers.insert(STARTS_ROW, starts.saturating_add(u64::try_from(by).unwrap_or(u64::MAX)))?;
+    Ok(())
 }
 
 fn own(transaction: &WriteTransaction, record: &SessionRecord) -> Result<(), redb::Error> {

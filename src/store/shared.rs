@@ -7,7 +7,7 @@ use crate::ambient::Timestamp;
 use crate::identity::SessionId;
 use crate::secret::Secret;
 use crate::store::redis::{Feed, Redis, SharedKeys};
-use crate::store::{Kind, Store, StoreError};
+use crate::store::{Family, Kind, Store, StoreError};
 
 impl Store {
     fn redis(&self) -> Option<&Redis> {
@@ -116,16 +116,23 @@ impl Store {
     /// # Errors
     /// When the store cannot answer.
     pub async fn void_codes(&self) -> Result<(), StoreError> {
-        match self.redis() {
-            Some(redis) => self.counted("void", redis.void_all_codes().await),
-            None => Ok(()),
-        }
+        let voided = match &self.kind {
+            Kind::Memory(_) => return Ok(()),
+            Kind::Embedded(embedded) => embedded.void(Family::AccessCode).await,
+            Kind::Redis(redis) => redis.void_all_codes().await,
+        };
+        self.counted("void", voided)
     }
 
-    /// The count of starts as it was read last; `None` while all is being read anew.
+    /// The count of starts as it was read last; `None` while all is being read anew, and
+    /// where nothing outlives the process.
     #[must_use]
     pub fn starts_heard(&self) -> Option<u64> {
-        self.redis()?.heard().starts()
+        match &self.kind {
+            Kind::Memory(_) => None,
+            Kind::Embedded(embedded) => embedded.starts().ok().flatten(),
+            Kind::Redis(redis) => redis.heard().starts(),
+        }
     }
 
     /// Whether this process is the one that looks after what all share, for so long.

@@ -122,6 +122,8 @@ async fn keys_are_rotated_by_the_clock_and_go_when_nobody_can_use_them() {
     let first = kid(&alice);
     time.advance(Duration::from_hours(24));
     eventually("a second key", || (files(setup).len() == 2).then_some(())).await;
+    // It is recorded once it signs.
+    eventually("its record", || (records(setup, "keys").len() == 1).then_some(())).await;
     // Who came within the leeway of the change might hold a token of either.
     time.advance(Duration::from_secs(10));
     let carol = world.sign_in(TRACER).await;

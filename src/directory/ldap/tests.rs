@@ -4,11 +4,10 @@ use ldap3::asn1::{PL, StructureTag, TagClass};
 
 use super::LdapDirectory;
 use crate::ambient::Entropy;
-use crate::config::{DirectoryKind, LdapServer, LdapTransport};
+use crate::config::{DirectoryKind, LdapServer, LdapTransport, sample};
 use crate::directory::entry::Entry;
 use crate::directory::outcome::{Outcome, Rejection};
 use crate::metrics::Metrics;
-use crate::policy::sample;
 
 /// An Active Directory that nobody reaches.
 fn unreachable() -> LdapDirectory {

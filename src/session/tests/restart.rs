@@ -8,7 +8,7 @@ use crate::config;
 use crate::identity::SessionId;
 use crate::metrics::Metrics;
 use crate::session::{CheckError, Reason};
-use crate::store::SessionRecord;
+use crate::store::{Expiring, Family, SessionRecord};
 
 /// A folder with store and keys, to start from again and again.
 struct Disk {
@@ -138,6 +138,35 @@ async fn with_an_older_store_put_back_old_tokens_are_dead() {
     let context = Some(opened.context.as_str().as_bytes());
     assert!(fixture.sessions.check(opened.token.expose(), context).await.is_err());
     assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+}
+
+#[tokio::test]
+async fn with_a_copy_of_the_running_store_put_back_nobody_comes_back_and_no_code_does() {
+    let disk = Disk::new();
+    let path = disk.folder.path().join("state.redb");
+    let fixture = disk.start().await;
+    let opened = login(&fixture.sessions).await;
+    let store = fixture.sessions.store();
+    let code = |number: u8| Expiring {
+        family: Family::AccessCode,
+        key: [number; 32],
+        value: vec![number],
+        until: disk.clock.now().plus(60 * MINUTE),
+    };
+    store.put(code(1), disk.clock.now(), None).await.unwrap();
+    let copy = std::fs::read(&path).unwrap();
+    fixture.sessions.end(opened.session, Reason::Logout).await.unwrap();
+    store.take(Family::AccessCode, [1; 32], disk.clock.now()).await.unwrap().unwrap();
+    fixture.sessions.note_starts().await.unwrap();
+    drop((store, fixture));
+    std::fs::write(&path, copy).unwrap();
+    let fixture = disk.start().await;
+    let context = Some(opened.context.as_str().as_bytes());
+    assert!(fixture.sessions.check(opened.token.expose(), context).await.is_err());
+    assert_eq!(fixture.metrics.keys_replaced().get(), 1);
+    let store = fixture.sessions.store();
+    let taken = store.take(Family::AccessCode, [1; 32], disk.clock.now()).await;
+    assert_eq!(taken, Ok(None), "it was redeemed");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use redb::{ReadableTable as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction};
 
 use crate::ambient::Timestamp;
-use crate::store::embedded::Embedded;
+use crate::store::embedded::{Embedded, advance};
 use crate::store::expiring::FAMILIES;
 use crate::store::{Expiring, Family, Put, StoreError};
 
@@ -83,9 +83,23 @@ impl Embedded {
             };
             let (until, value) = row.value();
             transaction.open_table(by_end)?.remove((until, &key))?;
+            if family == Family::AccessCode {
+                advance(transaction, 1)?;
+            }
             Ok((until > now.millis()).then(|| value.to_vec()))
         };
         self.0.write(take).await
+    }
+
+    /// All entries of the family are gone.
+    pub(in crate::store) async fn void(&self, family: Family) -> Result<(), StoreError> {
+        let void = move |transaction: &WriteTransaction| {
+            let (by_key, by_end) = tables(family);
+            transaction.open_table(by_key)?.retain(|_, _| false)?;
+            transaction.open_table(by_end)?.retain(|_, ()| false)?;
+            Ok(())
+        };
+        self.0.write(void).await
     }
 
     pub(in crate::store) fn get(

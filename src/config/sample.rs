@@ -1,4 +1,4 @@
-//! A configuration for tests of the route table: two hosts, three roles.
+//! A configuration for tests: two hosts, three roles.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
