@@ -197,15 +197,16 @@ impl Store {
     }
 
     /// Keeps what was seen of sessions since; those without a record are skipped.
+    /// Answers with the records as they then are, where others change them, too.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn note(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
+    pub async fn note(&self, seen: Vec<Seen>) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "note",
             match &self.kind {
-                Kind::Memory(memory) => memory.note(&seen),
-                Kind::Embedded(embedded) => embedded.note(seen).await,
+                Kind::Memory(memory) => memory.note(&seen).map(|()| Vec::new()),
+                Kind::Embedded(embedded) => embedded.note(seen).await.map(|()| Vec::new()),
                 Kind::Redis(redis) => redis.note(&seen).await,
             },
         )
