@@ -112,8 +112,6 @@ pub struct Feed<'s> {
     /// The counts that it told: of starts, and of what was taken.
     starts: u64,
     taken: u64,
-    /// How much was taken for sure.
-    taken_known: u64,
     watch: Watch,
     waiting: VecDeque<News>,
     /// As of when all is known that was to be, once what was handed out is done.
@@ -152,7 +150,6 @@ impl<'s> Feed<'s> {
             beat: Instant::now(),
             starts: 0,
             taken: 0,
-            taken_known: 0,
             watch: Watch::new(),
             waiting: VecDeque::new(),
             handed_out: None,
@@ -232,8 +229,9 @@ impl<'s> Feed<'s> {
         if self.known.as_ref() == Some(&server) && holds(&self.cursor) {
             self.phase = Phase::Following;
         } else {
-            if self.taken < self.taken_known {
-                self.redis.void_codes(self.taken_known).await?;
+            let known = self.redis.taken.load(Ordering::Acquire);
+            if self.taken < known {
+                self.redis.void_codes(known).await?;
             }
             tracing::info!("reading all revocations from Redis");
             self.cursor = last;
@@ -259,7 +257,7 @@ impl<'s> Feed<'s> {
                 return Err(StoreError::Unavailable);
             }
             self.redis.heard.starts.store(self.starts, Ordering::Release);
-            self.taken_known = self.taken;
+            self.redis.taken.fetch_max(self.taken, Ordering::AcqRel);
         }
         let (entries, is_whole) = self.read().await?;
         // A full answer says that there are more: what there is now is not known yet.

@@ -177,20 +177,23 @@ scripts! {
         redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
         redis.call('PEXPIRE', KEYS[2], ARGV[1])
         return 1";
-    /// Takes an entry away. KEYS entry, ends, starts, taken; ARGV keep, now, key.
+    /// Takes an entry away, unless fewer were taken than the caller knows of. KEYS entry, ends,
+    /// then starts and taken of what is counted; ARGV keep, now, key, known. How many were
+    /// taken, and the value; -1 when Redis is behind.
     take = r"
         local now = time(ARGV[2])
+        local taken = #KEYS > 2 and tonumber(redis.call('GET', KEYS[4]) or 0) or 0
+        if #KEYS > 2 and taken < tonumber(ARGV[4]) then return {-1} end
         local until_ = redis.call('ZSCORE', KEYS[2], ARGV[3])
         local value = redis.call('GETDEL', KEYS[1])
         redis.call('ZREM', KEYS[2], ARGV[3])
-        if value then
-            for i = 3, 4 do
-                redis.call('INCR', KEYS[i])
-                redis.call('PEXPIRE', KEYS[i], ARGV[1])
-            end
+        if value and #KEYS > 2 then
+            redis.call('INCR', KEYS[3])
+            taken = redis.call('INCR', KEYS[4])
+            for i = 3, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         end
-        if until_ and tonumber(until_) > now then return value end
-        return false";
+        if until_ and tonumber(until_) > now then return {taken, value} end
+        return {taken}";
     /// Reads an entry. KEYS entry, ends; ARGV now, key.
     get = r"
         local now = time(ARGV[1])
