@@ -163,7 +163,7 @@ impl Sessions {
         let mut noted = self.starts_noted.lock().await;
         match (self.store.starts_heard(), self.keys_dir.clone()) {
             (Some(starts), Some(dir)) if starts != *noted => {
-                write_starts(dir, starts).await?;
+                write_starts(dir, starts, self.store.name()).await?;
                 *noted = starts;
                 Ok(())
             }
@@ -177,7 +177,7 @@ impl Sessions {
     async fn count_start(&self, first: bool, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let Some(dir) = self.keys_dir.clone() else { return Ok(()) };
         let mut noted = self.starts_noted.lock().await;
-        let known = match dir.starts() {
+        let known = match dir.starts(&self.store.name()) {
             Err(_) if !first => *noted,
             read => read?.unwrap_or(0),
         };
@@ -194,7 +194,7 @@ impl Sessions {
         }
         // Only now, as what is behind must be seen to be until the keys are gone.
         let starts = self.store.count_start(known).await?;
-        match write_starts(dir, starts).await {
+        match write_starts(dir, starts, self.store.name()).await {
             Ok(()) => *noted = starts,
             // Whoever notes how far the store has come does it later; the news go on.
             Err(error) => tracing::error!(%error, "the start could not be noted beside the keys"),
@@ -299,7 +299,7 @@ impl Sessions {
     }
 }
 
-async fn write_starts(dir: KeysDir, starts: u64) -> Result<(), KeyError> {
-    let written = spawn_blocking(move || dir.set_starts(starts)).await;
+async fn write_starts(dir: KeysDir, starts: u64, store: String) -> Result<(), KeyError> {
+    let written = spawn_blocking(move || dir.set_starts(starts, &store)).await;
     written.unwrap_or(Err(KeyError::Generation))
 }

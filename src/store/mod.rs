@@ -115,6 +115,17 @@ enum Kind {
 }
 
 impl Store {
+    /// Tells it from others that a gateway may have had before; not from one of the same
+    /// kind and prefix elsewhere.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.kind {
+            Kind::Memory(_) => "memory".to_owned(),
+            Kind::Embedded(_) => "embedded".to_owned(),
+            Kind::Redis(redis) => format!("redis {}", redis.prefix()),
+        }
+    }
+
     /// Opens the store. Waits as long as `lock_wait` for another process to let go
     /// of it. A file that cannot be read as a store is moved aside, never deleted.
     ///

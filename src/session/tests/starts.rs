@@ -57,3 +57,26 @@ async fn a_folder_that_cannot_be_written_stops_no_news_and_is_tried_again() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_count_of_another_store_says_nothing_of_this_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys/starts");
+    let settled = async |sessions: &Sessions| {
+        following(sessions, until(|| sessions.store().starts_heard().is_some())).await;
+    };
+    let replaced = |metrics: &Metrics| metrics.keys_replaced().get();
+    for (note, is_behind) in
+        [("1000 embedded\n", false), ("1000 redis elsewhere\n", false), ("1000\n", true)]
+    {
+        fs::create_dir_all(folder.path().join("keys")).unwrap();
+        let metrics = Metrics::new().unwrap();
+        let keys = token_config(Some(&folder.path().join("keys")));
+        let sessions = start(&single(), &keys, &Clock::system(), &metrics).await;
+        fs::write(&file, note).unwrap();
+        settled(&sessions).await;
+        assert_eq!(replaced(&metrics) > 0, is_behind, "{note}");
+        let noted = fs::read_to_string(&file).unwrap();
+        assert!(noted.trim_end().ends_with(&sessions.store().name()), "{noted}");
+    }
+}

@@ -106,6 +106,10 @@ impl Redis {
         self.link.is_up() && !self.heard.is_stale()
     }
 
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) const fn heard(&self) -> &Heard {
         &self.heard
     }
