@@ -255,7 +255,7 @@ impl Sessions {
         };
         let due = times.rotate_every.is_some_and(|every| now >= held.newest().plus(every));
         if !settled.signs_as(&held) {
-            self.keys.store(settled.into());
+            self.settle(&held, settled);
         }
         if !self.store.is_our_turn(TURN).await? {
             return Ok(false);
@@ -284,6 +284,12 @@ impl Sessions {
             }
         }
         Err(StoreError::Unavailable.into())
+    }
+
+    /// Takes over the same keys with another one that signs, unless others came meanwhile:
+    /// some of these may have been dropped.
+    pub(super) fn settle(&self, held: &Arc<KeyRing>, settled: KeyRing) {
+        self.keys.compare_and_swap(held, settled.into());
     }
 
     fn hold_if_changed(&self, ring: KeyRing) {

@@ -151,7 +151,7 @@ impl Sessions {
             self.hold(new);
         } else {
             // Another one of the same keys may sign.
-            self.keys.store(Arc::new(new));
+            self.settle(&old, new);
         }
         Ok(())
     }
