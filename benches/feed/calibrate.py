@@ -24,7 +24,8 @@ for i = 2, #ARGV, 3 do
     end
 end
 if #told > 0 then
-    redis.call('XADD', KEYS[2], 'MAXLEN', '~', 20000, '*', 'r', table.concat(told))
+    local since = string.format('%.0f', (redis.call('TIME')[1] - 1800) * 1000)
+    redis.call('XADD', KEYS[2], 'MINID', '~', since, '*', 'r', table.concat(told))
     for i = 1, 2 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
 end
 return #told"""
@@ -40,9 +41,13 @@ class Connection:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.reader = self.socket.makefile("rb")
 
-    def send(self, *parts):
+    @staticmethod
+    def packed(*parts):
         parts = [part if isinstance(part, bytes) else str(part).encode() for part in parts]
-        self.socket.sendall(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+        return b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts)
+
+    def send(self, *parts):
+        self.socket.sendall(self.packed(*parts))
 
     def answer(self):
         line = self.reader.readline()
@@ -58,6 +63,16 @@ class Connection:
     def ask(self, *parts):
         self.send(*parts)
         return self.answer()
+
+    def send_read(self, *block):
+        # With every read it is asked whether the stream still reaches back to the cursor.
+        read = self.packed("XREAD", "COUNT", 1000, *block, "STREAMS", NEWS, self.cursor)
+        self.socket.sendall(read + self.packed("XREVRANGE", NEWS, self.cursor, "-", "COUNT", 1))
+
+    def answer_read(self):
+        news = self.answer()
+        assert len(self.answer()) == 1
+        return news
 
 
 def spent(connection):
@@ -89,26 +104,28 @@ def measure(port):
     figures["redis_bytes"] = (after[2] - before[2]) / 1_000_000
 
     # One by one.
+    writer.ask("DEL", NEWS)
     before = spent(writer)
     for _ in range(20_000):
         revoke(1)
     figures["write_us"] = (spent(writer)[0] - before[0]) / 20_000 * 1e6
+    figures["stream_bytes"] = int(writer.ask("MEMORY", "USAGE", NEWS, "SAMPLES", 0)) / 20_000
 
     # The same, with gateways that wait for news.
     readers = [Connection(port) for _ in range(50)]
     cursor = writer.ask("XREVRANGE", NEWS, "+", "-", "COUNT", 1)[0][0]
     for reader in readers:
         reader.cursor = cursor
-        reader.send("XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", NEWS, cursor)
+        reader.send_read("BLOCK", 500)
     before, began = spent(writer), time.monotonic()
     told = 0
     for _ in range(2000):
         revoke(1)
         for reader in readers:
-            entries = reader.answer()[0][1]
+            entries = reader.answer_read()[0][1]
             told += len(entries)
             reader.cursor = entries[-1][0]
-            reader.send("XREAD", "COUNT", 1000, "BLOCK", 500, "STREAMS", NEWS, reader.cursor)
+            reader.send_read("BLOCK", 500)
     after = spent(writer)
     figures["deliver_us"] = ((after[0] - before[0]) * 1e6 - 2000 * figures["write_us"]) / told
     figures["deliver_bytes"] = (after[1] - before[1]) / told
@@ -116,12 +133,12 @@ def measure(port):
 
     # Gateways without news: a question every half second, a sign of life every second.
     for reader in readers:
-        reader.answer()
+        reader.answer_read()
     idle, before = 4000, spent(writer)
     for number in range(idle):
         reader = readers[number % 50]
-        reader.send("XREAD", "COUNT", 1000, "STREAMS", NEWS, reader.cursor)
-        reader.answer()
+        reader.send_read()
+        reader.answer_read()
     figures["poll_us"] = (spent(writer)[0] - before[0]) / idle * 1e6
     before = spent(writer)
     for _ in range(idle):

@@ -15,21 +15,22 @@ import heapq
 import random
 
 # Measured by calibrate.py: microseconds of Redis's one thread, and bytes.
-WRITE = 22.1            # a revocation: script, index, stream
-WRITE_BULK = 4.4        # one of 500 that are ended together
-DELIVER = 15.6          # an entry to one gateway that waits, and its next question
-DELIVER_BYTES = 102
+WRITE = 21.4            # a revocation: script, index, stream
+WRITE_BULK = 4.5        # one of 500 that are ended together
+DELIVER = 16.7          # an entry to one gateway that waits, and its next question
+DELIVER_BYTES = 174
 POLL = 13.8             # a question without news
-BEAT = 37.6             # a gateway's sign of life
-FULL = 0.82             # one revocation of all, to one gateway
+BEAT = 34.5             # a gateway's sign of life
+FULL = 0.83             # one revocation of all, to one gateway
 FULL_BYTES = 43
 REDIS_BYTES = 151       # of Redis's memory, a revocation
+STREAM_BYTES = 41       # of Redis's memory, an entry of the stream
 SESSION_BYTES = 1038    # of Redis's memory, a session
 # Measured by benches/revocations.rs.
 GATEWAY_BYTES = 24      # of a gateway's memory, a revocation
 
 # As the gateway is built (src/store/redis).
-STREAM = 20_000         # entries that the stream keeps
+STREAM = 1800           # seconds for which the stream keeps an entry
 AT_ONCE = 1000          # entries that one answer holds
 POLLS = 2               # questions a second without news
 MARGIN = 3600           # seconds that revocations are remembered after the session
@@ -142,7 +143,7 @@ def table(scenarios, seed):
     row(["memory of each gateway for them", *(size(s.live * GATEWAY_BYTES) for s in scenarios)])
     row(["memory of Redis, revocations", *(size(s.live * REDIS_BYTES) for s in scenarios)])
     row(["memory of Redis, sessions", *(size(s.sessions * SESSION_BYTES) for s in scenarios)])
-    row(["the stream reaches back", *(f"{STREAM / s.rate:.0f} s" for s in scenarios)])
+    row(["memory of Redis, the stream", *(size(s.rate * STREAM * STREAM_BYTES) for s in scenarios)])
     row(["one gateway reads all: bytes", *(size(s.live * FULL_BYTES) for s in scenarios)])
     row(["one gateway reads all: of Redis", *(f"{s.live * FULL / 1e6:.1f} s" for s in scenarios)])
     row(["all gateways read all, as after a fail-over", *(f"{full(s):.0f} s" for s in scenarios)])
@@ -165,11 +166,11 @@ def limits(gateways):
     found = [
         ("after a fail-over all gateways read all for longer than `max_staleness`, and refuse requests meanwhile",
          STALENESS / max(FULL / 1e6, FULL_BYTES / EGRESS) / gateways / live),
-        ("the stream holds less than `max_staleness`: a gateway that was cut off reads all",
-         STREAM / STALENESS / per_session),
+        ("reading all takes longer than the stream reaches back: it begins again, and requests are refused, until it is shorter",
+         STREAM / max(FULL / 1e6, FULL_BYTES / EGRESS) / gateways / live),
         ("Redis's one thread answers readers all the time, when each revocation is told alone",
          (1 - upkeep) * 1e6 / (WRITE + gateways * DELIVER) / per_session),
-        ("the same, when readers pause 20 ms and get several at once",
+        ("Redis's one thread likewise, when readers pause 20 ms and get several at once",
          (1 - upkeep - gateways * DELIVER / 1e6 / rounds) * 1e6 / (WRITE + gateways * MORE) / per_session),
         ("Redis's 10 Gbit/s are full of news", EGRESS / DELIVER_BYTES / gateways / per_session),
         ("a gateway holds 1 GB of revocations", 1e9 / GATEWAY_BYTES / live),

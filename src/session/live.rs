@@ -89,7 +89,8 @@ impl Live {
         self.attributes.get()
     }
 
-    /// Takes over what the store knows, as when its record could not be read before.
+    /// Takes over what the store knows: its record could not be read before, or other
+    /// gateways told of what they saw.
     pub(super) fn learn(&self, record: &SessionRecord) {
         self.end.store(record.end.millis(), Ordering::Relaxed);
         self.attributes.get_or_init(|| Arc::new(record.attributes.clone()));
@@ -99,6 +100,7 @@ impl Live {
                 replaced.push(*known);
             }
         }
+        keep_newest(&mut replaced);
         self.touch(record.last_activity);
         self.noted_activity.fetch_max(record.last_activity.millis(), Ordering::Relaxed);
         self.newest_seen.fetch_max(record.newest_seen, Ordering::AcqRel);
@@ -134,9 +136,7 @@ impl Live {
                 .take(REPLACED_MAX)
                 .map(|generation| Replaced { generation, since: now.millis() }),
         );
-        replaced.sort_by_key(|replaced| replaced.generation);
-        let surplus = replaced.len().saturating_sub(REPLACED_MAX);
-        replaced.drain(..surplus);
+        keep_newest(&mut replaced);
         self.newest_seen.store(generation, Ordering::Release);
         Presented::Newest
     }
@@ -179,6 +179,13 @@ impl Live {
             woken.await;
         }
     }
+}
+
+/// Those before were replaced so long ago that nobody asks when.
+fn keep_newest(replaced: &mut Vec<Replaced>) {
+    replaced.sort_by_key(|replaced| replaced.generation);
+    let surplus = replaced.len().saturating_sub(REPLACED_MAX);
+    replaced.drain(..surplus);
 }
 
 /// Every session in use, and which are revoked.

@@ -163,8 +163,9 @@ impl Sessions {
         let mut noted = self.starts_noted.lock().await;
         match (self.store.starts_heard(), self.keys_dir.clone()) {
             (Some(starts), Some(dir)) if starts != *noted => {
+                write_starts(dir, starts, self.store.name()).await?;
                 *noted = starts;
-                write_starts(dir, starts).await
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -176,7 +177,10 @@ impl Sessions {
     async fn count_start(&self, first: bool, events: &mut Vec<KeyEvent>) -> Result<(), KeyError> {
         let Some(dir) = self.keys_dir.clone() else { return Ok(()) };
         let mut noted = self.starts_noted.lock().await;
-        let known = dir.starts()?.unwrap_or(0);
+        let known = match dir.starts(&self.store.name()) {
+            Err(_) if !first => *noted,
+            read => read?.unwrap_or(0),
+        };
         let starts = self.store.starts().await?.unwrap_or(0);
         if first && starts < known {
             self.metrics.keys_replaced().inc();
@@ -190,8 +194,12 @@ impl Sessions {
         }
         // Only now, as what is behind must be seen to be until the keys are gone.
         let starts = self.store.count_start(known).await?;
-        *noted = starts;
-        write_starts(dir, starts).await
+        match write_starts(dir, starts, self.store.name()).await {
+            Ok(()) => *noted = starts,
+            // Whoever notes how far the store has come does it later; the news go on.
+            Err(error) => tracing::error!(%error, "the start could not be noted beside the keys"),
+        }
+        Ok(())
     }
 
     /// A key that all hold before it signs: whoever has not heard of it by then lets
@@ -247,7 +255,7 @@ impl Sessions {
         };
         let due = times.rotate_every.is_some_and(|every| now >= held.newest().plus(every));
         if !settled.signs_as(&held) {
-            self.keys.store(settled.into());
+            self.settle(&held, settled);
         }
         if !self.store.is_our_turn(TURN).await? {
             return Ok(false);
@@ -278,6 +286,12 @@ impl Sessions {
         Err(StoreError::Unavailable.into())
     }
 
+    /// Takes over the same keys with another one that signs, unless others came meanwhile:
+    /// some of these may have been dropped.
+    pub(super) fn settle(&self, held: &Arc<KeyRing>, settled: KeyRing) {
+        self.keys.compare_and_swap(held, settled.into());
+    }
+
     fn hold_if_changed(&self, ring: KeyRing) {
         if ring.same_keys(&self.keys.load()) {
             self.keys.store(ring.into());
@@ -291,7 +305,7 @@ impl Sessions {
     }
 }
 
-async fn write_starts(dir: KeysDir, starts: u64) -> Result<(), KeyError> {
-    let written = spawn_blocking(move || dir.set_starts(starts)).await;
+async fn write_starts(dir: KeysDir, starts: u64, store: String) -> Result<(), KeyError> {
+    let written = spawn_blocking(move || dir.set_starts(starts, &store)).await;
     written.unwrap_or(Err(KeyError::Generation))
 }

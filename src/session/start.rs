@@ -151,7 +151,7 @@ impl Sessions {
             self.hold(new);
         } else {
             // Another one of the same keys may sign.
-            self.keys.store(Arc::new(new));
+            self.settle(&old, new);
         }
         Ok(())
     }
@@ -180,7 +180,7 @@ async fn keys_for(
     let KeySource::Dir(dir) = source else {
         return Ok((KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::First));
     };
-    let (in_store, in_dir) = (store.starts().await?, dir.starts()?);
+    let (in_store, in_dir) = (store.starts().await?, dir.starts(&store.name())?);
     let belong = in_store.zip(in_dir).is_some_and(|(in_store, in_dir)| in_store >= in_dir);
     let made = if belong {
         (KeyRing::open(source, token.algorithm, now, entropy)?, KeysMade::None)
@@ -202,6 +202,6 @@ async fn keys_for(
     // The store first: a crash in between leaves it ahead, which loses nothing.
     let starts = in_store.max(in_dir).unwrap_or(0).saturating_add(1);
     store.set_starts(starts).await?;
-    dir.set_starts(starts)?;
+    dir.set_starts(starts, &store.name())?;
     Ok(made)
 }

@@ -26,6 +26,7 @@ mod gateways;
 mod keys;
 mod outage;
 mod restart;
+mod starts;
 
 const MINUTE: Duration = Duration::from_mins(1);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::session::Sessions;
+use crate::store::SessionRecord;
 
 /// How often what was seen is told to the store.
 const NOTE_INTERVAL: Duration = Duration::from_secs(5);
@@ -68,11 +69,24 @@ impl Sessions {
         }
         for chunk in self.live.unnoted(all).chunks(NOTE_CHUNK) {
             let seen: Vec<_> = chunk.iter().map(|live| live.seen()).collect();
-            if self.store.note(seen.clone()).await.is_err() {
-                return;
-            }
+            let Ok(records) = self.store.note(seen.clone()).await else { return };
             for (live, seen) in chunk.iter().zip(&seen) {
                 live.noted(seen);
+            }
+            self.learn(&records);
+        }
+    }
+
+    /// Takes over what other gateways saw of sessions that are in use here: above all,
+    /// which tokens have been replaced.
+    fn learn(&self, records: &[SessionRecord]) {
+        // By a clock that is off, grace would be over too soon, or too late.
+        if self.clocks.are_apart() {
+            return;
+        }
+        for record in records {
+            if let Some(live) = self.live.in_use(record.session) {
+                live.learn(record);
             }
         }
     }

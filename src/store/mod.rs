@@ -115,6 +115,17 @@ enum Kind {
 }
 
 impl Store {
+    /// Tells it from others that a gateway may have had before; not from one of the same
+    /// kind and prefix elsewhere.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.kind {
+            Kind::Memory(_) => "memory".to_owned(),
+            Kind::Embedded(_) => "embedded".to_owned(),
+            Kind::Redis(redis) => format!("redis {}", redis.prefix()),
+        }
+    }
+
     /// Opens the store. Waits as long as `lock_wait` for another process to let go
     /// of it. A file that cannot be read as a store is moved aside, never deleted.
     ///
@@ -197,15 +208,16 @@ impl Store {
     }
 
     /// Keeps what was seen of sessions since; those without a record are skipped.
+    /// Answers with the records as they then are, where others change them, too.
     ///
     /// # Errors
     /// When the store cannot answer.
-    pub async fn note(&self, seen: Vec<Seen>) -> Result<(), StoreError> {
+    pub async fn note(&self, seen: Vec<Seen>) -> Result<Vec<SessionRecord>, StoreError> {
         self.counted(
             "note",
             match &self.kind {
-                Kind::Memory(memory) => memory.note(&seen),
-                Kind::Embedded(embedded) => embedded.note(seen).await,
+                Kind::Memory(memory) => memory.note(&seen).map(|()| Vec::new()),
+                Kind::Embedded(embedded) => embedded.note(seen).await.map(|()| Vec::new()),
                 Kind::Redis(redis) => redis.note(&seen).await,
             },
         )

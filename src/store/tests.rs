@@ -290,5 +290,6 @@ async fn starts_and_key_are_kept() {
 
 mod attempts;
 mod expiring;
+mod news;
 mod put_back;
 pub(crate) mod redis;

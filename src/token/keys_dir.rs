@@ -151,15 +151,19 @@ impl KeysDir {
         self.sync()
     }
 
-    /// How often the gateway started with these keys; `None` when nothing says so
-    /// that can be understood.
+    /// How often the gateway started with these keys and the store of this name; `None` when
+    /// nothing says so that can be understood. A count without a name is of any store.
     ///
     /// # Errors
     /// When the file is there and cannot be read.
-    pub fn starts(&self) -> Result<Option<u64>, KeyError> {
+    pub fn starts(&self, store: &str) -> Result<Option<u64>, KeyError> {
         let path = self.0.join(STARTS_FILE);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok()),
+            Ok(text) => {
+                let text = text.trim();
+                let (starts, of) = text.split_once(' ').unwrap_or((text, store));
+                Ok(starts.parse().ok().filter(|_| of == store))
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
                 Ok(None)
             }
@@ -167,12 +171,12 @@ impl KeysDir {
         }
     }
 
-    /// Records a start, durably.
+    /// Records a start with the store of this name, durably.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn set_starts(&self, starts: u64) -> Result<(), KeyError> {
-        self.replace_file(STARTS_FILE, format!("{starts}\n").as_bytes())
+    pub fn set_starts(&self, starts: u64, store: &str) -> Result<(), KeyError> {
+        self.replace_file(STARTS_FILE, format!("{starts} {store}\n").as_bytes())
     }
 
     fn replace_file(&self, name: &str, content: &[u8]) -> Result<(), KeyError> {
@@ -297,11 +301,14 @@ mod tests {
     fn the_start_counter_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let keys = KeysDir::open(&folder.path().join("keys")).unwrap();
-        assert_eq!(keys.starts().unwrap(), None);
-        keys.set_starts(41).unwrap();
-        keys.set_starts(42).unwrap();
-        assert_eq!(keys.starts().unwrap(), Some(42));
+        assert_eq!(keys.starts("one").unwrap(), None);
+        keys.set_starts(41, "one").unwrap();
+        keys.set_starts(42, "one").unwrap();
+        assert_eq!(keys.starts("one").unwrap(), Some(42));
+        assert_eq!(keys.starts("other").unwrap(), None);
+        fs::write(folder.path().join("keys/starts"), "43\n").unwrap();
+        assert_eq!(keys.starts("other").unwrap(), Some(43), "as it was written once");
         fs::write(folder.path().join("keys/starts"), "x").unwrap();
-        assert_eq!(keys.starts().unwrap(), None);
+        assert_eq!(keys.starts("one").unwrap(), None);
     }
 }

@@ -72,7 +72,7 @@ fn reached(survey: &Survey) -> Finding {
         return Finding::Failed(format!("Redis {version}: 6.2 or newer is needed"));
     }
     Finding::Fine(format!(
-        "Redis {version}, replicas: {replicas}, starts of gateways with it: {}",
+        "Redis {version}, replicas: {replicas}, count of starts, revocations, redemptions and changes of keys: {}",
         starts.unwrap_or_default()
     ))
 }
@@ -132,7 +132,8 @@ mod tests {
             ahead,
             denied: None,
         };
-        let fine = "Redis 7.2.4, replicas: 1, starts of gateways with it: 3".to_owned();
+        let fine = "Redis 7.2.4, replicas: 1, count of starts, revocations, redemptions and changes of keys: 3"
+            .to_owned();
         assert_eq!(reached(&survey("7.2.4", 0)), Finding::Fine(fine));
         assert!(matches!(reached(&survey("6.0.9", 0)), Finding::Failed(_)));
         for ahead in [0, 5000, -5000] {

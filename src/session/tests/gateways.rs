@@ -145,3 +145,26 @@ async fn whoever_changes_gateways_is_as_idle_as_the_store_says() {
         assert_eq!(renew(sessions, &pair).await.err(), Some(RenewError::Ended));
     }
 }
+
+#[tokio::test]
+async fn a_token_replaced_at_one_gateway_is_a_stolen_one_at_all() {
+    let mut shared = Shared::new();
+    let ([here, there], time) = shared.join_under_one_clock().await;
+    let opened = login(&here).await;
+    let first = opened.token.expose();
+    let (old, moving) = (check(&here, &opened, first).await, check(&there, &opened, first).await);
+    assert_eq!((cookie(&here, &old), cookie(&there, &moving)), ("live", "live"));
+    time.advance(MINUTE);
+    let renewed = renew(&there, &moving).await.unwrap();
+    let next = check(&there, &opened, renewed.token.expose()).await;
+    assert_eq!(cookie(&there, &next), "live");
+    there.flush().await;
+    // Long before half of its life is over, at which the store would be asked.
+    time.advance(MINUTE);
+    assert_eq!(cookie(&here, &old), "live");
+    here.flush().await;
+    assert_eq!(cookie(&here, &old), "live", "within the grace");
+    time.advance(MINUTE);
+    assert_eq!(cookie(&here, &old), "stolen");
+    assert_eq!(cookie(&here, &check(&here, &opened, renewed.token.expose()).await), "ended");
+}

@@ -1,15 +1,16 @@
 //! Promises of keys over time, and of sessions that nobody keeps alive.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Fixture, MINUTE, fixture, login, start, token_config};
-use crate::ambient::{Clock, Timestamp};
-use crate::config;
+use crate::ambient::{Clock, Entropy, Timestamp};
+use crate::config::{self, TokenAlgorithm};
 use crate::metrics::Metrics;
 use crate::session::{
     Admission, Carrier, CheckError, KeyChange, KeyEvent, Presence, Reason, Sessions,
 };
-use crate::token::TokenError;
+use crate::token::{KeyRing, TokenError};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -222,4 +223,17 @@ async fn only_what_we_signed_has_an_owner_expired_or_not() {
     for other in [forged.as_str(), "", "a.b.c", &token[1..]] {
         assert!(fixture.sessions.owner(other).is_none(), "{other}");
     }
+}
+
+#[tokio::test]
+async fn keys_that_were_dropped_meanwhile_do_not_come_back_when_another_signs() {
+    let Fixture { sessions, .. } = fixture().await;
+    let (held, now) = (sessions.keys.load_full(), sessions.clock.now());
+    let settled = || held.at(TokenAlgorithm::Hs256, now).unwrap();
+    sessions.settle(&held, settled());
+    assert!(!Arc::ptr_eq(&held, &sessions.keys.load()), "taken over");
+    let held = sessions.keys.load_full();
+    sessions.hold(KeyRing::fresh(TokenAlgorithm::Hs256, now, &Entropy::system()).unwrap());
+    sessions.settle(&held, settled());
+    assert!(!held.same_keys(&sessions.keys.load()));
 }

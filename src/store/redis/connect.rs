@@ -262,6 +262,27 @@ impl Link {
             .map_err(|_| StoreError::Unavailable)
     }
 
+    /// Sends two commands to the server that holds a key, the second right behind the first:
+    /// it is carried out later, over the same connection.
+    pub(super) async fn commands(
+        &self,
+        [first, second]: [Cmd; 2],
+        key: &[u8],
+        patience: Duration,
+    ) -> Result<[Value; 2], StoreError> {
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.add_command(first).add_command(second);
+        let (generation, connection) = self.connection().await?;
+        let route = Route::with_key(key, SlotAddr::Master);
+        let sending = async {
+            let answers = send_both(connection, pipeline, route).await?;
+            answers.into_iter().map(Value::extract_error).collect::<RedisResult<Vec<_>>>()
+        };
+        let answers = timeout(patience + ANSWER_TIMEOUT, sending).await;
+        let answers = self.judged(generation, answers).await?;
+        <[Value; 2]>::try_from(answers).map_err(|_| StoreError::Unavailable)
+    }
+
     /// Asks the sentinels which server is the primary; `None` when there are none.
     pub(super) fn ask_sentinels(&self) -> Option<JoinHandle<Option<String>>> {
         matches!(*self.target, Target::Sentinel { .. }).then_some(())?;

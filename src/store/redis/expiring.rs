@@ -1,7 +1,10 @@
 //! Entries that end by themselves, in Redis: each has a key with a time to live,
 //! and each family a list of ends.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use redis::Value;
 
 use crate::ambient::Timestamp;
 use crate::store::redis::{LASTING, Redis, number, parsed};
@@ -36,10 +39,20 @@ impl Redis {
         key: &[u8; 32],
         now: Timestamp,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        let [entry, ends] = self.entry(family, key);
-        let keys = [entry, ends, self.common("starts"), self.common("taken")];
-        let args = [number(LASTING), self.time(now), key.to_vec()];
-        parsed(self.durably(&self.scripts.take, &keys, &args).await?)
+        let mut keys = self.entry(family, key).to_vec();
+        // No other family is void when what was taken of it was lost.
+        if family == Family::AccessCode {
+            keys.extend(["starts", "taken"].map(|name| self.common(name)));
+        }
+        let known = self.taken.load(Ordering::Acquire).to_string().into_bytes();
+        let args = [number(LASTING), self.time(now), key.to_vec(), known];
+        let answer = self.durably(&self.scripts.take, &keys, &args).await?;
+        let mut answer = parsed::<Vec<Value>>(answer)?.into_iter();
+        let taken: i64 = parsed(answer.next().unwrap_or(Value::Nil))?;
+        // Whoever follows the news sees to what was put back.
+        let taken = u64::try_from(taken).map_err(|_| StoreError::Unavailable)?;
+        self.taken.fetch_max(taken, Ordering::AcqRel);
+        answer.next().map_or(Ok(None), parsed)
     }
 
     pub(in crate::store) async fn replace(

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::Value;
-use redis::streams::{StreamRangeReply, StreamReadReply};
+use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use tokio::time::{Instant, sleep};
 
 use crate::ambient::Timestamp;
@@ -112,12 +112,12 @@ pub struct Feed<'s> {
     /// The counts that it told: of starts, and of what was taken.
     starts: u64,
     taken: u64,
-    /// How much was taken for sure.
-    taken_known: u64,
     watch: Watch,
     waiting: VecDeque<News>,
-    /// When what was handed out was read.
+    /// As of when all is known that was to be, once what was handed out is done.
     handed_out: Option<Instant>,
+    /// How long reading everything took, until the news since then are there.
+    took: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +130,12 @@ struct Server {
 
 enum Phase {
     Apart,
-    Reading { after: Option<(SessionId, Timestamp)>, server: Server },
+    /// Since the moment of the cursor.
+    Reading {
+        after: Option<(SessionId, Timestamp)>,
+        server: Server,
+        since: Instant,
+    },
     Following,
 }
 
@@ -145,10 +150,10 @@ impl<'s> Feed<'s> {
             beat: Instant::now(),
             starts: 0,
             taken: 0,
-            taken_known: 0,
             watch: Watch::new(),
             waiting: VecDeque::new(),
             handed_out: None,
+            took: None,
         }
     }
 
@@ -181,16 +186,18 @@ impl<'s> Feed<'s> {
     async fn step(&mut self) -> Result<(), StoreError> {
         match std::mem::replace(&mut self.phase, Phase::Apart) {
             Phase::Apart => self.meet().await,
-            Phase::Reading { after, server } => {
+            Phase::Reading { after, server, since } => {
                 let page = self.redis.revocations(after).await?;
                 let Some(last) = page.last() else {
                     self.known = Some(server);
                     self.phase = Phase::Following;
                     self.waiting.push_back(News::Complete);
-                    self.handed_out = Some(Instant::now());
+                    // What came since may be told by the stream alone.
+                    self.handed_out = Some(since);
+                    self.took = Some(since.elapsed());
                     return Ok(());
                 };
-                self.phase = Phase::Reading { after: Some(*last), server };
+                self.phase = Phase::Reading { after: Some(*last), server, since };
                 self.waiting.push_back(News::Revoked(page));
                 Ok(())
             }
@@ -215,19 +222,20 @@ impl<'s> Feed<'s> {
             let id = reply.ids.into_iter().next().map_or_else(|| "0-0".to_owned(), |id| id.id);
             Ok::<String, StoreError>(id)
         };
-        let first = ends("XRANGE", ["-", "+"]).await?;
+        let (since, first) = (Instant::now(), ends("XRANGE", ["-", "+"]).await?);
         let last = ends("XREVRANGE", ["+", "-"]).await?;
         self.generation = self.redis.listening.generation();
         let holds = |id: &str| place(&first) <= place(id) && place(id) <= place(&last);
         if self.known.as_ref() == Some(&server) && holds(&self.cursor) {
             self.phase = Phase::Following;
         } else {
-            if self.taken < self.taken_known {
-                self.redis.void_codes(self.taken_known).await?;
+            let known = self.redis.taken.load(Ordering::Acquire);
+            if self.taken < known {
+                self.redis.void_codes(known).await?;
             }
             tracing::info!("reading all revocations from Redis");
             self.cursor = last;
-            self.phase = Phase::Reading { after: None, server };
+            self.phase = Phase::Reading { after: None, server, since };
             self.redis.heard.starts.store(0, Ordering::Release);
             self.waiting.push_back(News::Begin);
         }
@@ -249,21 +257,20 @@ impl<'s> Feed<'s> {
                 return Err(StoreError::Unavailable);
             }
             self.redis.heard.starts.store(self.starts, Ordering::Release);
-            self.taken_known = self.taken;
+            self.redis.taken.fetch_max(self.taken, Ordering::AcqRel);
         }
-        let news = self.redis.common("news");
-        let mut read = redis::cmd("XREAD");
-        read.arg("COUNT").arg(AT_ONCE).arg("BLOCK");
-        read.arg(u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX));
-        read.arg("STREAMS").arg(&news).arg(&self.cursor);
-        let reply = self.redis.listening.command(&read, &news, BLOCK).await?;
-        let at = Instant::now();
+        let (entries, is_whole) = self.read().await?;
+        // A full answer says that there are more: what there is now is not known yet.
+        let at = (entries.len() < AT_ONCE).then(Instant::now);
         if self.redis.listening.generation() != self.generation {
             return Err(StoreError::Unavailable);
         }
-        let reply: Option<StreamReadReply> = parsed(reply)?;
+        if !is_whole {
+            self.lose();
+            return Ok(());
+        }
         self.phase = Phase::Following;
-        let entries = reply.into_iter().flat_map(|reply| reply.keys).flat_map(|key| key.ids);
+        self.took = None;
         let (mut revoked, mut keys) = (Vec::new(), false);
         for entry in entries {
             keys |= entry.map.contains_key("k");
@@ -278,12 +285,41 @@ impl<'s> Feed<'s> {
         if keys {
             self.waiting.push_back(News::Keys);
         }
-        if self.waiting.is_empty() {
-            self.redis.heard.mark(at);
-        } else {
-            self.handed_out = Some(at);
-        }
+        self.handed_out = at;
+        self.settle();
         Ok(())
+    }
+
+    /// The news after the cursor, and whether they are all there were. Looked at afterwards,
+    /// as the stream only ever loses its beginning: what then holds the entry of the
+    /// cursor, or one before, had lost none after it.
+    async fn read(&self) -> Result<(Vec<StreamId>, bool), StoreError> {
+        let news = self.redis.common("news");
+        let mut read = redis::cmd("XREAD");
+        read.arg("COUNT").arg(AT_ONCE).arg("BLOCK");
+        read.arg(u64::try_from(BLOCK.as_millis()).unwrap_or(u64::MAX));
+        read.arg("STREAMS").arg(&news).arg(&self.cursor);
+        let mut before = redis::cmd("XREVRANGE");
+        before.arg(&news).arg(&self.cursor).arg("-").arg("COUNT").arg(1);
+        let replies = self.redis.listening.commands([read, before], &news, BLOCK).await?;
+        let [reply, before] = replies;
+        let reply: Option<StreamReadReply> = parsed(reply)?;
+        let before: StreamRangeReply = parsed(before)?;
+        let keys = reply.into_iter().flat_map(|reply| reply.keys);
+        Ok((keys.flat_map(|key| key.ids).collect(), !before.ids.is_empty()))
+    }
+
+    /// News were gone before they were read: everything is read anew.
+    fn lose(&mut self) {
+        self.known = None;
+        if let Some(took) = self.took.take() {
+            tracing::error!(
+                duration_ms = took.as_millis(),
+                "reading all revocations took longer than Redis keeps news of them: once more"
+            );
+        } else {
+            tracing::warn!("news of revocations were gone before they were read");
+        }
     }
 
     /// Whether sentinels name another primary than the one that somebody here talks to.

@@ -62,6 +62,8 @@ pub(super) struct Redis {
     /// How often another server took the place of the one before.
     moves: AtomicU64,
     heard: Heard,
+    /// How many access codes were taken, as far as somebody was told.
+    taken: AtomicU64,
     /// Tells this process from others.
     name: [u8; 16],
 }
@@ -90,6 +92,7 @@ impl Redis {
             replicas: AtomicU8::new(UNKNOWN),
             moves: AtomicU64::new(0),
             heard: Heard::new(settings.max_staleness),
+            taken: AtomicU64::new(0),
             name,
         })
     }
@@ -101,6 +104,10 @@ impl Redis {
 
     pub(super) fn is_up(&self) -> bool {
         self.link.is_up() && !self.heard.is_stale()
+    }
+
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     pub(super) const fn heard(&self) -> &Heard {

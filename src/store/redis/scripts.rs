@@ -32,8 +32,8 @@ fn filled(command: &mut Cmd, keys: &[Vec<u8>], args: &[Vec<u8>]) -> Cmd {
     std::mem::take(command)
 }
 
-/// What scripts share: Redis's own time in milliseconds, unless a test governs it; and
-/// the attempts that leave a window.
+/// What scripts share: Redis's own time in milliseconds, unless a test governs it; the
+/// attempts that leave a window; and news, which are kept for half an hour.
 macro_rules! time {
     () => {
         r"local function time(given)
@@ -49,6 +49,10 @@ macro_rules! time {
                 redis.call('ZREMRANGEBYSCORE', window, '-inf', now - length)
             end
             return redis.call('ZCARD', window)
+        end
+        local function tell(news, what, value)
+            local since = string.format('%.0f', (redis.call('TIME')[1] - 1800) * 1000)
+            redis.call('XADD', news, 'MINID', '~', since, '*', what, value)
         end
         "
     };
@@ -141,7 +145,7 @@ scripts! {
             end
         end
         if #told > 0 then
-            redis.call('XADD', KEYS[2], 'MAXLEN', '~', 20000, '*', 'r', table.concat(told))
+            tell(KEYS[2], 'r', table.concat(told))
             redis.call('INCRBY', KEYS[3], #told)
             for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         end
@@ -173,20 +177,23 @@ scripts! {
         redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
         redis.call('PEXPIRE', KEYS[2], ARGV[1])
         return 1";
-    /// Takes an entry away. KEYS entry, ends, starts, taken; ARGV keep, now, key.
+    /// Takes an entry away, unless fewer were taken than the caller knows of. KEYS entry, ends,
+    /// then starts and taken of what is counted; ARGV keep, now, key, known. How many were
+    /// taken, and the value; -1 when Redis is behind.
     take = r"
         local now = time(ARGV[2])
+        local taken = #KEYS > 2 and tonumber(redis.call('GET', KEYS[4]) or 0) or 0
+        if #KEYS > 2 and taken < tonumber(ARGV[4]) then return {-1} end
         local until_ = redis.call('ZSCORE', KEYS[2], ARGV[3])
         local value = redis.call('GETDEL', KEYS[1])
         redis.call('ZREM', KEYS[2], ARGV[3])
-        if value then
-            for i = 3, 4 do
-                redis.call('INCR', KEYS[i])
-                redis.call('PEXPIRE', KEYS[i], ARGV[1])
-            end
+        if value and #KEYS > 2 then
+            redis.call('INCR', KEYS[3])
+            taken = redis.call('INCR', KEYS[4])
+            for i = 3, 4 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         end
-        if until_ and tonumber(until_) > now then return value end
-        return false";
+        if until_ and tonumber(until_) > now then return {taken, value} end
+        return {taken}";
     /// Reads an entry. KEYS entry, ends; ARGV now, key.
     get = r"
         local now = time(ARGV[1])
@@ -268,17 +275,19 @@ scripts! {
         local held = redis.call('GET', KEYS[1]) or ''
         if held ~= ARGV[2] then return 0 end
         redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[1])
-        redis.call('XADD', KEYS[2], 'MAXLEN', '~', 20000, '*', 'k', '')
+        tell(KEYS[2], 'k', '')
         redis.call('INCR', KEYS[3])
         for i = 2, 3 do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         return 1";
     /// A sign of life that is a write, so that a primary without replicas can refuse it.
-    /// KEYS born, alive, starts, taken, then what lasts; ARGV keep, birth. Since when the
+    /// KEYS born, alive, starts, taken, keys, revoked, news; ARGV keep, birth. Since when the
     /// store is, its time in milliseconds, and the counts of starts and of what was taken.
+    /// There always are news, so that none at all are a sign of lost ones.
     beat = r"
         local t = redis.call('TIME')
         redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[1])
         redis.call('SET', KEYS[2], t[1], 'PX', ARGV[1])
+        if #redis.call('XRANGE', KEYS[7], '-', '+', 'COUNT', 1) == 0 then tell(KEYS[7], 'n', '') end
         for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[1]) end
         return {redis.call('GET', KEYS[1]), t[1] * 1000 + math.floor(t[2] / 1000),
             tonumber(redis.call('GET', KEYS[3]) or 0), tonumber(redis.call('GET', KEYS[4]) or 0)}";

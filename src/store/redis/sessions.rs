@@ -77,14 +77,21 @@ impl Redis {
         Err(StoreError::Unavailable)
     }
 
-    pub(in crate::store) async fn note(&self, seen: &[Seen]) -> Result<(), StoreError> {
+    pub(in crate::store) async fn note(
+        &self,
+        seen: &[Seen],
+    ) -> Result<Vec<SessionRecord>, StoreError> {
+        let mut records = Vec::with_capacity(seen.len());
         for seen in seen.chunks(AT_ONCE) {
             let notes = seen.iter().map(|seen| {
-                self.update(seen.session, |record: &mut SessionRecord| record.absorb(seen))
+                self.update(seen.session, |record: &mut SessionRecord| {
+                    record.absorb(seen);
+                    record.clone()
+                })
             });
-            try_join_all(notes).await?;
+            records.extend(try_join_all(notes).await?.into_iter().flatten());
         }
-        Ok(())
+        Ok(records)
     }
 
     /// The revocations first, which a replica holds before the records go.

@@ -66,7 +66,7 @@ pub struct Survey {
     pub version: String,
     /// Replicas that follow it now.
     pub replicas: usize,
-    /// How often a gateway has started with it.
+    /// The count of starts of gateways, revocations, redemptions and changes of keys.
     pub starts: Option<u64>,
     /// How far its clock is ahead of ours, in milliseconds.
     pub ahead: i64,
