@@ -144,6 +144,7 @@ fn gateway_of(slapd: &Slapd) -> Result<(Setup, Config), Failure> {
     setup.set("telemetry", "log_level", "\"error\"");
     // All come from one address, and each is a failure until it has succeeded.
     setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
+    setup.set("throttle", "accounts_per_address", "\"100000 per 5m\"");
     setup.save();
     let loaded = Config::load(&setup.config_file()).map_err(|problems| problems.to_string())?;
     Ok((setup, loaded.config))
