@@ -171,7 +171,7 @@ impl LoginThrottle {
 
     /// Counts a try of an emergency account's name. No directory locks such an account,
     /// and it is needed when others work against it: one address's failures refuse that
-    /// address alone, and only [`EMERGENCY_MAX`] of all together refuse everybody.
+    /// address alone, and only a hundred of all together refuse everybody.
     ///
     /// # Errors
     /// As for [`Self::begin`].
