@@ -127,8 +127,9 @@ impl User {
         let is_asked = is_idle && sessions.store().is_shared();
         let should = self.model.request(held, carrier, now);
         // A session whose time is over may be forgotten: any refusal is right then.
-        let forgotten = now >= self.model.end && ["ended", "expired", "renew first"].contains(&is);
-        let asked = is_asked && ["expired", "renew first", "stolen"].contains(&is);
+        let refused = ["ended", "expired", "renew first", "stolen"].contains(&is);
+        let forgotten = now >= self.model.end && refused;
+        let asked = is_asked && refused;
         self.model.ended |= asked && is == "stolen";
         assert!(is == should || forgotten || asked, "{is} instead of {should}");
     }
