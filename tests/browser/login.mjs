@@ -4,9 +4,9 @@
 import assert from "node:assert/strict";
 import http from "node:http";
 import process from "node:process";
-import { pathToFileURL } from "node:url";
 
-const { chromium } = await import(pathToFileURL(process.env.PLAYWRIGHT).href);
+import { open } from "./browser.mjs";
+
 const origin = `https://gateway.test:${process.env.GATEWAY_PORT}`;
 const target = `${origin}/app/page`;
 
@@ -18,24 +18,9 @@ const site = http.createServer((_, response) => {
 await new Promise((resolve) => site.listen(0, "127.0.0.1", resolve));
 const elsewhere = `http://elsewhere.test:${site.address().port}/`;
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--host-resolver-rules=MAP gateway.test 127.0.0.1, MAP elsewhere.test 127.0.0.1",
-  ],
-});
+const { browser, context, page, wrongs } = await open("gateway.test", "elsewhere.test");
 
 try {
-  // JavaScript is off: the page must work without.
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, javaScriptEnabled: false });
-  const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
-  const wrongs = [];
-  page.on("console", (message) => {
-    if (/Content Security Policy|Refused to/.test(message.text())) wrongs.push(message.text());
-  });
-
   await page.goto(elsewhere);
   await page.click("#link");
   await page.waitForSelector("input[name=password]");

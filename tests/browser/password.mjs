@@ -3,27 +3,15 @@
 
 import assert from "node:assert/strict";
 import process from "node:process";
-import { pathToFileURL } from "node:url";
 
-const { chromium } = await import(pathToFileURL(process.env.PLAYWRIGHT).href);
+import { open } from "./browser.mjs";
+
 const target = `https://gateway.test:${process.env.GATEWAY_PORT}/app/page`;
 const fresh = "a wholly new secret";
 
-const browser = await chromium.launch({
-  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
-  args: ["--no-sandbox", "--host-resolver-rules=MAP gateway.test 127.0.0.1"],
-});
+const { browser, page, wrongs } = await open("gateway.test");
 
 try {
-  // JavaScript is off: the page must work without.
-  const context = await browser.newContext({ ignoreHTTPSErrors: true, javaScriptEnabled: false });
-  const page = await context.newPage();
-  page.setDefaultTimeout(30_000);
-  const wrongs = [];
-  page.on("console", (message) => {
-    if (/Content Security Policy|Refused to/.test(message.text())) wrongs.push(message.text());
-  });
-
   await page.goto(target);
   await page.getByLabel("User name").fill(process.env.LOGIN_NAME);
   await page.getByLabel("Password").fill(process.env.LOGIN_PASSWORD);

@@ -3,7 +3,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +12,7 @@ use std::time::Duration;
 use bindgate::config;
 use bindgate::config::{LdapServer, LdapTransport};
 
+use super::ldif;
 use super::slapd::{GROUPS, PEOPLE, Slapd, section, write_certificates};
 
 const TEMPLATE: &str = "/usr/share/dirsrv/data/template-dse.ldif";
@@ -124,18 +124,10 @@ impl Dirsrv {
 
     /// Applies the changes of an LDIF text; entries without one are added.
     pub(crate) fn ldapmodify(&self, ldif: &str) {
-        let mut child = Command::new("ldapmodify")
-            .args(["-a", "-x", "-H", &format!("ldap://127.0.0.1:{}", self.port)])
-            .args(["-D", ROOT_DN, "-w", ROOT_PASSWORD])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ldap-utils is installed (.ci/setup)");
-        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
-        let output = child.wait_with_output().expect("ldapmodify ends");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{said}\n{}", self.log());
+        let mut tool = Command::new("ldapmodify");
+        tool.args(["-a", "-x", "-H", &format!("ldap://127.0.0.1:{}", self.port)]);
+        tool.args(["-D", ROOT_DN, "-w", ROOT_PASSWORD]);
+        assert_eq!(ldif::apply(&mut tool, ldif), Ok(()), "{}", self.log());
     }
 
     fn launch(&mut self) {

@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod dirsrv;
 pub(crate) mod dns;
 pub(crate) mod gateway;
+pub(crate) mod ldif;
 pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod raw;

@@ -4,7 +4,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use bindgate::identity::Role;
 use bindgate::secret::Secret;
 use rustls_pki_types::CertificateDer;
 
+use super::ldif;
 use super::slapd::write_certificates;
 
 /// The controller's name in DNS.
@@ -138,17 +138,7 @@ impl Samba {
     pub(crate) fn ldapmodify_as_service(&self, ldif: &str) -> Result<(), String> {
         let service = self.directory();
         let password = service.bind_password.expose();
-        let mut child = self
-            .client("ldapmodify", &service.bind_dn, password)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("ldap-utils is installed (.ci/setup)");
-        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
-        let output = child.wait_with_output().expect("ldapmodify ends");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if output.status.success() { Ok(()) } else { Err(said) }
+        ldif::apply(&mut self.client("ldapmodify", &service.bind_dn, password), ldif)
     }
 
     /// How many wrong passwords the directory holds against an account.
@@ -182,11 +172,8 @@ impl Samba {
 
     /// Applies the changes of an LDIF text.
     pub(crate) fn ldapmodify(&self, ldif: &str) {
-        let mut child =
-            self.administrator("ldapmodify").stdin(Stdio::piped()).spawn().expect("ldap-utils");
-        child.stdin.take().expect("piped").write_all(ldif.as_bytes()).expect("ldapmodify reads");
-        let output = child.wait_with_output().expect("ldapmodify ends");
-        assert!(output.status.success(), "{}\n{ldif}", String::from_utf8_lossy(&output.stderr));
+        let applied = ldif::apply(&mut self.administrator("ldapmodify"), ldif);
+        assert_eq!(applied, Ok(()), "{ldif}");
     }
 
     /// A policy that locks one account, at this wrong password within half an hour.
