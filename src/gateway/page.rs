@@ -81,9 +81,7 @@ pub struct ChangePassword<'a> {
     pub login_path: &'a str,
     /// Where the login leads: the field `rd`.
     pub return_path: &'a str,
-    /// What lets the person change it: a hidden field, and nothing else.
-    pub token: &'a str,
-    /// The name that was typed.
+    /// The name that was typed, which is posted again as it is.
     pub name: &'a str,
     /// Fewest characters of a new password.
     pub length_min: usize,
@@ -97,7 +95,7 @@ impl ChangePassword<'_> {
     /// # Errors
     /// Never in practice: writing to memory does not fail.
     pub fn html(&self) -> Result<String, PageError> {
-        let &Self { title, action, login_path, return_path, token, name, length_min, error } = self;
+        let &Self { title, action, login_path, return_path, name, length_min, error } = self;
         let return_parameter = utf8_percent_encode(return_path, NOT_UNRESERVED);
         let login_address = &format!("{login_path}?rd={return_parameter}");
         ChangeTemplate {
@@ -106,7 +104,6 @@ impl ChangePassword<'_> {
             action,
             login_address,
             return_path,
-            token,
             name,
             length_min,
             error,
@@ -171,7 +168,6 @@ struct ChangeTemplate<'a> {
     action: &'a str,
     login_address: &'a str,
     return_path: &'a str,
-    token: &'a str,
     name: &'a str,
     length_min: usize,
     error: &'a str,
@@ -213,7 +209,6 @@ mod tests {
             action: "/auth/password",
             login_path: "/auth/",
             return_path: text,
-            token: text,
             name: text,
             length_min: 15,
             error: text,
@@ -284,11 +279,10 @@ mod tests {
             r#"<label for="old">"#,
             r#"<label for="new">"#,
             r#"<label for="again">"#,
-            r#"autocomplete="username" readonly"#,
+            r#"<input id="username" name="username" type="text" value="x" autocomplete="username" readonly>"#,
             r#"method="post" action="/auth/password""#,
             r#"<p class="error" id="error" role="alert">"#,
             r#"id="hint">At least 15 characters"#,
-            r#"<input type="hidden" name="change_token" value="x">"#,
         ] {
             assert!(page.contains(needed), "{needed}");
         }

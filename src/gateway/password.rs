@@ -1,6 +1,6 @@
 //! `POST /auth/password`: somebody who knows the old password chooses a new one and
-//! is logged in with it; and the form that asks for it, where a login says that the
-//! password must be changed first.
+//! is logged in with it; and what a login answers whose password must be changed first:
+//! a token for programs, a form for people.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::gateway::exchange::{Exchange, Progress};
 use crate::gateway::login;
 use crate::gateway::logins::{Place, Refused};
 use crate::gateway::observe::Decision;
-use crate::gateway::opening::LoggedIn;
+use crate::gateway::opening::{LoggedIn, Unopened};
 use crate::gateway::page;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound};
@@ -66,8 +66,8 @@ struct Failed {
     refusal: Refusal,
     /// What is wrong with the new password, if that is why.
     objection: Option<&'static str>,
-    /// The login name, while another try makes sense.
-    name: Option<String>,
+    /// Whether another change may still be what helps.
+    may_retry: bool,
 }
 
 impl Gateway {
@@ -93,15 +93,12 @@ impl Gateway {
             }
             Err(failed) => failed,
         };
-        let Failed { refusal, objection, name } = failed;
-        if let Some(back) = back {
+        let Failed { refusal, objection, may_retry } = failed;
+        if let (Some(back), Who::Named(name)) = (back, &posted.who) {
             exchange.decision = Decision::Deny;
-            return Ok(match (name, posted.who) {
-                (Some(name), Who::Token(token)) => {
-                    change_form(loaded, refusal, (&token, &name), &back)
-                }
-                (name, _) => login::form_again(loaded, refusal, &name.unwrap_or_default(), &back),
-            });
+            // The form's name cannot be typed: without one only the login helps.
+            let page = if may_retry && !name.is_empty() { change_form } else { login::form_again };
+            return Ok(page(loaded, refusal, name, &back));
         }
         let Some(objection) = objection else { return Err(refusal) };
         drop(self.refuse(loaded, exchange, refusal));
@@ -109,7 +106,8 @@ impl Gateway {
     }
 
     /// The answer to a login whose password is right but must be changed: with a token
-    /// that lets its owner do so once, within minutes. A form gets the form for it.
+    /// that lets its owner do so once, within minutes. A form gets the form for it, and no
+    /// token: none stands in any page, and name and old password are enough.
     pub(super) fn ask_for_change(
         &self,
         loaded: &Loaded,
@@ -119,16 +117,16 @@ impl Gateway {
     ) -> Result<Response<Body>, Refusal> {
         let services = self.services();
         let refusal = Refusal::PasswordChangeRequired;
+        if let Some(back) = back {
+            exchange.decision = Decision::Deny;
+            return Ok(change_form(loaded, refusal, name, back));
+        }
         let (now, entropy) = (services.clock.now(), &services.entropy);
         let token =
             services.change_tokens.issue((account, name), now, entropy).map_err(|error| {
                 tracing::error!(%error, "a change token could not be issued");
                 refusal
             })?;
-        if let Some(back) = back {
-            exchange.decision = Decision::Deny;
-            return Ok(change_form(loaded, refusal, (&token, name), back));
-        }
         drop(self.refuse(loaded, exchange, refusal));
         let members = [
             ("change_token", token.expose().as_str().into()),
@@ -152,7 +150,7 @@ impl Gateway {
         if let Ok((name, _)) = &whose {
             record.name_hash = Some(services.audit.hash_name(name));
         }
-        let name = whose.as_ref().ok().map(|(name, _)| name.clone());
+        let name = whose.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
         let device = device::brought(headers, &loaded.snapshot.config.cookie.device_name);
         let changing =
             whose.and_then(|whose| self.prepare(loaded, exchange, posted, (whose, device)));
@@ -163,7 +161,7 @@ impl Gateway {
                 record.outcome = unchanged.outcome;
                 record.status = Some(unchanged.refusal.facts().status);
                 services.audit.refusal(exchange.client, record);
-                return Err(Failed::of(unchanged, name));
+                return Err(unchanged.into());
             }
         };
         // On the control runtime, to its end: a client that goes away leaves no change
@@ -172,10 +170,11 @@ impl Gateway {
         let changed = services.control.spawn(work).await;
         let changed =
             changed.unwrap_or_else(|_| Err(Unchanged::new(Refusal::Internal, "internal")));
-        changed.map_err(|unchanged| Failed::of(unchanged, name.clone()))?;
-        let login = login::Posted::new(name.unwrap_or_default(), posted.new.clone());
+        changed?;
+        let login = login::Posted::new(name, posted.new.clone());
         let logged_in = self.log_in(loaded, exchange, (login, place), headers).await;
-        logged_in.map_err(|unopened| unopened.refusal.into())
+        // It is the new password that they log in with from now on.
+        logged_in.map_err(|Unopened { refusal, .. }| Failed { may_retry: false, ..refusal.into() })
     }
 
     /// The login name of whose password it is, and what the token said.
@@ -226,26 +225,23 @@ impl Gateway {
     }
 }
 
+impl From<Unchanged> for Failed {
+    fn from(Unchanged { refusal, outcome }: Unchanged) -> Self {
+        let is_refused = matches!(refusal, Refusal::PasswordRefused { .. });
+        let objection = is_refused.then_some(outcome);
+        Self { refusal, objection, may_retry: outcome != UNKNOWN }
+    }
+}
+
 impl From<Refusal> for Failed {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, objection: None, name: None }
+        Self { refusal, objection: None, may_retry: true }
     }
 }
 
 impl Refused for Failed {
     fn refusal(&self) -> Refusal {
         self.refusal
-    }
-}
-
-impl Failed {
-    /// `name` as far as it is known.
-    fn of(unchanged: Unchanged, name: Option<String>) -> Self {
-        let Unchanged { refusal, outcome } = unchanged;
-        let is_refused = matches!(refusal, Refusal::PasswordRefused { .. });
-        // With a token that is spent or somebody else's there is nothing to try again.
-        let name = name.filter(|_| refusal != Refusal::InvalidToken && outcome != UNKNOWN);
-        Self { refusal, objection: is_refused.then_some(outcome), name }
     }
 }
 
@@ -261,12 +257,7 @@ fn impossible(password: &str) -> Objection {
 }
 
 /// The form for a new password, with the refusal's status and sentence.
-fn change_form(
-    loaded: &Loaded,
-    refusal: Refusal,
-    (token, name): (&Secret<String>, &str),
-    back: &str,
-) -> Response<Body> {
+fn change_form(loaded: &Loaded, refusal: Refusal, name: &str, back: &str) -> Response<Body> {
     let facts = refusal.facts();
     let config = &loaded.snapshot.config;
     let prefix = &config.server.auth_prefix;
@@ -276,7 +267,6 @@ fn change_form(
         action: &format!("{prefix}/password"),
         login_path: &format!("{prefix}/"),
         return_path: back,
-        token: token.expose(),
         name,
         length_min: rules.unwrap_or_default().length_min,
         error: facts.message,
@@ -294,9 +284,8 @@ fn posted(headers: &HeaderMap, body: &[u8]) -> Result<Posted, Refusal> {
     if let Some(form) = login::posted_form(headers, body)? {
         let field = |name| login::parameter(form, name).unwrap_or_default();
         let secret = |name| Secret::new(field(name));
-        let token = login::parameter(form, "change_token").map(Secret::new);
         return Ok(Posted {
-            who: token.map_or_else(|| Who::Named(field("username")), Who::Token),
+            who: Who::Named(field("username")),
             old: secret("old_password"),
             new: secret("new_password"),
             form: Some(Form { again: secret("new_password_again"), back: field("rd") }),

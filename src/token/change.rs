@@ -115,6 +115,7 @@ impl ChangeTokens {
             jti: URL_SAFE_NO_PAD.encode(id),
         };
         let header = Header { alg: ALGORITHM.to_owned(), typ: TYP.to_owned() };
+        tracing::debug!("a change token was made");
         self.signer.sign(&header, &claims).map(Secret::new)
     }
 

@@ -18,7 +18,12 @@ try {
   await page.keyboard.press("Enter");
   const alert = page.getByRole("alert");
   assert.match(await alert.innerText(), /must be changed/);
-  assert.equal(await page.getByLabel("User name").inputValue(), process.env.LOGIN_NAME);
+  const asks = async () => {
+    assert.equal(await page.getByLabel("User name").inputValue(), process.env.LOGIN_NAME);
+    const hidden = await page.locator("input[type=hidden]").evaluateAll((all) => all.map((it) => it.name));
+    assert.deepEqual(hidden, ["rd"], "no secret");
+  };
+  await asks();
   await page.setViewportSize({ width: 320, height: 800 });
   const form = await page.locator("form").boundingBox();
   assert.ok(form.x >= 0 && form.x + form.width <= 320, JSON.stringify(form));
@@ -32,15 +37,17 @@ try {
   };
   await change(process.env.LOGIN_PASSWORD, fresh, `${fresh} `);
   await page.getByText("typed differently").waitFor();
+  await asks();
   await change(process.env.LOGIN_PASSWORD, "passwordpassword", "passwordpassword");
   await page.getByText("others try first").waitFor();
+  await asks();
   assert.equal(await page.getByLabel("Old password").inputValue(), "", "nothing is kept");
   await change("not the old one", fresh, fresh);
   await page.getByText("not right").waitFor();
+  await asks();
   await change(process.env.LOGIN_PASSWORD, fresh, fresh);
   await page.waitForSelector("#sample");
   assert.equal(page.url(), target, "the change lands where the link led");
-  assert.ok(!(await page.content()).includes("change_token"));
   assert.deepEqual(wrongs, []);
 } finally {
   await browser.close();

@@ -5,6 +5,7 @@ use std::path::Path;
 use bindgate::config::LdapTransport;
 use tokio::process::Command;
 
+use crate::password::form::ODD_NAME;
 use crate::password::newcomer;
 use crate::support::slapd::PASSWORD;
 use crate::support::within;
@@ -48,11 +49,14 @@ async fn browse(world: &World, script: &str, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_in_a_browser_chooses_a_new_password_where_the_old_one_must_go() {
     let world = World::start().await;
-    newcomer(&shared_slapd(), "brunhilde", "pwdReset: TRUE");
+    // The name's every symbol goes from the page into the form and back.
+    let name = format!("Brunhilde {ODD_NAME}");
+    newcomer(&shared_slapd(), &name, "pwdReset: TRUE");
     welcome(&world);
-    browse(&world, "password.mjs", "brunhilde").await;
+    browse(&world, "password.mjs", &format!(" {}  ", name.to_lowercase())).await;
     let seen = world.upstream.seen_at("/app/page");
-    assert!(seen.iter().all(|seen| seen.header("x-auth-user") == Some("brunhilde")), "{seen:?}");
+    assert!(!seen.is_empty());
+    assert!(seen.iter().all(|seen| seen.header("x-auth-user") == Some(&name)), "{seen:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
