@@ -86,8 +86,9 @@ struct Plan {
 }
 
 impl Saboteur {
+    /// At the server's own address, which its certificate names.
     pub(crate) async fn before(server: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind((server.ip(), 0)).await.expect("a free port");
         let address = listener.local_addr().expect("a bound address");
         let (now, _) = watch::channel((None, 0));
         let shared = Arc::new(Shared { plan: Mutex::default(), now, open: AtomicUsize::new(0) });
