@@ -1,22 +1,23 @@
 //! One table of logins, put to every kind of directory that we say we understand:
 //! `OpenLDAP`, 389 Directory Server and Active Directory (Samba), each a real one.
 
-use std::fs;
+mod answers;
+
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 
 use bindgate::ambient::Entropy;
 use bindgate::config;
-use bindgate::config::LdapTransport;
+use bindgate::config::{DirectoryKind, LdapTransport};
 use bindgate::directory::{Directory, Person, VerifyError};
 use bindgate::identity::Credentials;
 use bindgate::metrics::Metrics;
 use bindgate::secret::Secret;
 
+use self::answers::expect_answers;
 use crate::support::dirsrv::Dirsrv;
-use crate::support::samba::Samba;
+use crate::support::samba::{BASE, Samba};
 use crate::support::slapd::{PASSWORD, Slapd};
-use crate::support::world::{World, log_in};
 
 const WRONG: &str = "wrong";
 const NOBODY: &str = "rejected: no_such_user";
@@ -138,6 +139,13 @@ fn states(own: &[(&str, &str)]) -> String {
     )
 }
 
+fn replacing(name: &str, attribute: &str, value: &str) -> String {
+    format!(
+        "dn: uid={name},ou=people,dc=example,dc=org\nchangetype: modify\n\
+         replace: {attribute}\n{attribute}: {value}\n"
+    )
+}
+
 fn referral(to: &TcpListener) -> String {
     format!(
         "dn: ou=elsewhere,ou=people,dc=example,dc=org\nchangetype: add\nobjectClass: referral\n\
@@ -164,10 +172,13 @@ fn told(outcome: &Result<Person, VerifyError>) -> String {
     }
 }
 
-async fn put_table_to(column: usize, config: &config::Directory) -> Directory {
+fn opened(config: &config::Directory) -> Directory {
     let metrics = Metrics::new().expect("metrics");
-    let directory =
-        Directory::new(config, &metrics, &Entropy::system()).expect("a valid configuration");
+    Directory::new(config, &metrics, &Entropy::system()).expect("a valid configuration")
+}
+
+async fn put_table_to(column: usize, config: &config::Directory) -> Directory {
+    let directory = opened(config);
     let mut wrong = Vec::new();
     for (what, name, password, expected) in CASES {
         let outcome = login(&directory, name, password).await;
@@ -244,16 +255,46 @@ async fn directory_server_389_is_understood() {
         ("locked", "passwordRetryCount", "3"),
         ("locked", "accountUnlockTime", "19700101000000Z"),
     ] {
-        dirsrv.ldapmodify(&format!(
-            "dn: uid={name},ou=people,dc=example,dc=org\nchangetype: modify\n\
-             replace: {attribute}\n{attribute}: {value}\n"
-        ));
+        dirsrv.ldapmodify(&replacing(name, attribute, value));
     }
     dirsrv.ldapmodify(&referral(&elsewhere));
     let mut config = dirsrv.directory(&slapd);
     config.user_filter = None;
     put_table_to(1, &config).await;
     assert_nobody_came(&elsewhere);
+    // As before the table.
+    for (name, attribute, value) in [
+        ("gracious", "passwordGraceUserTime", "1"),
+        ("gracious", "passwordRetryCount", "0"),
+        ("expired", "passwordRetryCount", "0"),
+        ("reset", "passwordRetryCount", "0"),
+    ] {
+        dirsrv.ldapmodify(&replacing(name, attribute, value));
+    }
+    expect_answers(
+        &dirsrv.toml(),
+        &[
+            ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
+            ("carol", PASSWORD, 200, "", "ok"),
+            ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
+            ("twin", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
+            ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
+            ("locked", WRONG, 401, "InvalidCredentials", "locked"),
+            ("disabled", PASSWORD, 401, "InvalidCredentials", "disabled"),
+            ("disabled", WRONG, 401, "InvalidCredentials", "disabled"),
+            ("gracious", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("gracious", PASSWORD, 200, "", "ok grace_logins_left=1"),
+            ("gracious", PASSWORD, 200, "", "ok grace_logins_left=0"),
+            ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+            ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+            ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+            ("nora", PASSWORD, 403, "NoRole", "no_role"),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -269,59 +310,55 @@ async fn active_directory_is_understood() {
     }
     let mut config = samba.directory();
     config.subject_attribute = "sAMAccountName".to_owned();
-    let directory = Directory::new(&config, &Metrics::new().expect("metrics"), &Entropy::system())
-        .expect("a valid configuration");
+    let directory = opened(&config);
     let person = login(&directory, "alice.smith@example.org", PASSWORD).await.expect("alice");
     assert_eq!(person.subject.as_str(), "alice");
-    what_the_client_learns_of(&samba).await;
+    expect_answers(
+        &samba.toml(),
+        &[
+            ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
+            ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
+            (r"OTHER\alice", PASSWORD, 401, "InvalidCredentials", "other_domain"),
+            ("amb@ad.example.test", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
+            ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
+            ("locked", WRONG, 401, "InvalidCredentials", "locked"),
+            ("disabled", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("disabled", PASSWORD, 403, "AccountUnavailable", "disabled"),
+            ("accountexpired", PASSWORD, 403, "AccountUnavailable", "account_expired"),
+            ("hours", PASSWORD, 403, "AccountUnavailable", "not_now"),
+            ("workstation", PASSWORD, 403, "AccountUnavailable", "not_here"),
+            ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+            ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+            ("nora", PASSWORD, 403, "NoRole", "no_role"),
+        ],
+    )
+    .await;
 }
 
-/// Over HTTPS: nothing of the account unless the password was proved, and the true
-/// outcome in metric and audit log.
-async fn what_the_client_learns_of(samba: &Samba) {
-    let toml = samba.toml();
-    let world = World::with(|setup| {
-        setup.directory(&toml);
-    })
-    .await;
-    #[rustfmt::skip]
-    let told = [
-        ("expiring", PASSWORD, 200, "", "ok"),
-        ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
-        ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
-        (r"OTHER\alice", PASSWORD, 401, "InvalidCredentials", "other_domain"),
-        ("amb@ad.example.test", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
-        ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
-        ("locked", WRONG, 401, "InvalidCredentials", "locked"),
-        ("disabled", WRONG, 401, "InvalidCredentials", "wrong_password"),
-        ("disabled", PASSWORD, 403, "AccountUnavailable", "disabled"),
-        ("accountexpired", PASSWORD, 403, "AccountUnavailable", "account_expired"),
-        ("hours", PASSWORD, 403, "AccountUnavailable", "not_now"),
-        ("workstation", PASSWORD, 403, "AccountUnavailable", "not_here"),
-        ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
-        ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
-        ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
-        ("nora", PASSWORD, 403, "NoRole", "no_role"),
-    ];
-    for (name, password, status, code, _) in told {
-        let answer = log_in(&world.client(), name, password).await;
-        answer.expect_status(status);
-        if status != 200 {
-            assert_eq!(answer.json()["error"], code, "{name}");
+#[tokio::test]
+async fn what_active_directory_refers_to_is_never_asked() {
+    let elsewhere = forbidden();
+    let address = elsewhere.local_addr().expect("bound");
+    let samba = started(move || Samba::start_referring_to(address)).await;
+    let told_elsewhere = format!("ldaps://{address}/CN=Configuration,{BASE}");
+    assert_eq!(samba.referrals("alice"), [told_elsewhere]);
+    // As any LDAP server it is not told that the rest is of no interest.
+    let as_any = config::Directory {
+        kind: DirectoryKind::Ldap,
+        user_attribute: "sAMAccountName".to_owned(),
+        group_base_dn: BASE.to_owned(),
+        ..samba.directory()
+    };
+    for config in [samba.directory(), as_any] {
+        let directory = opened(&config);
+        for (name, password, expected) in
+            [("alice", PASSWORD, ADMIN), ("alice", WRONG, WRONG_PASSWORD), ("eve", WRONG, NOBODY)]
+        {
+            let outcome = login(&directory, name, password).await;
+            assert_eq!(told(&outcome), expected, "{name} {:?}", config.kind);
         }
     }
-    let audit = fs::read_to_string(world.gateway.setup.audit_file()).expect("the audit log");
-    let records = audit.lines().map(|line| serde_json::from_str(line).expect("JSON"));
-    let logins: Vec<serde_json::Value> =
-        records.filter(|record: &serde_json::Value| record["event"] == "login").collect();
-    let recorded: Vec<_> = logins.iter().map(|record| record["outcome"].clone()).collect();
-    assert_eq!(recorded, told.map(|(.., outcome)| serde_json::Value::from(outcome)));
-    assert_eq!(logins[0]["detail"], "password_expires_in_days=3");
-    for (.., outcome) in told {
-        let all = told.iter().filter(|(.., other)| *other == outcome).count();
-        let least = u32::try_from(all).expect("a few");
-        let labels = [("result", outcome)];
-        world.gateway.counted("bindgate_logins_total", &labels, f64::from(least)).await;
-    }
-    world.gateway.logged("password_expires_in_days=3").await;
+    assert_nobody_came(&elsewhere);
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,6 +25,7 @@ use super::slapd::write_certificates;
 pub(crate) const HOST: &str = "dc1.ad.example.test";
 /// The domain's base.
 pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
+const REALM: &str = "AD.EXAMPLE.TEST";
 /// Where fine-grained password policies are.
 const POLICIES: &str = "CN=Password Settings Container,CN=System";
 const ADMINISTRATOR_PASSWORD: &str = "Some-long-secret-1";
@@ -45,6 +46,16 @@ impl Samba {
     /// Makes a domain with the fixtures in it and starts its controller, which answers
     /// when this returns. Takes some ten seconds.
     pub(crate) fn start() -> Self {
+        Self::start_anew(REALM)
+    }
+
+    /// The same of a controller that refers whoever searches the whole domain to this
+    /// address for the rest of it: it takes the name to say there from its configuration.
+    pub(crate) fn start_referring_to(elsewhere: SocketAddr) -> Self {
+        Self::start_anew(&elsewhere.to_string())
+    }
+
+    fn start_anew(realm: &str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let address = own_address();
         let authority = write_certificates(directory.path(), &[&address.to_string(), HOST]);
@@ -53,7 +64,7 @@ impl Samba {
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("key mode");
         let mut samba = Self { directory, authority, address, process: None };
         samba.provision();
-        fs::write(samba.path("smb.conf"), samba.configuration()).expect("smb.conf");
+        fs::write(samba.path("smb.conf"), samba.configuration(realm)).expect("smb.conf");
         let fixtures = samba.path("fixtures.py");
         fs::write(&fixtures, FIXTURES).expect("fixtures.py");
         // The system's own Python: another one in PATH does not see the system's packages.
@@ -139,6 +150,19 @@ impl Samba {
         let service = self.directory();
         let password = service.bind_password.expose();
         ldif::apply(&mut self.client("ldapmodify", &service.bind_dn, password), ldif)
+    }
+
+    /// Where a search of the whole domain for an account is referred to, for whoever does
+    /// not say that the rest is of no interest; asked as the service account.
+    pub(crate) fn referrals(&self, account: &str) -> Vec<String> {
+        let service = self.directory();
+        let password = service.bind_password.expose();
+        let mut command = self.client("ldapsearch", &service.bind_dn, password);
+        let filter = format!("(sAMAccountName={account})");
+        command.args(["-LLL", "-o", "ldif-wrap=no", "-b", &service.base_dn, &filter, "1.1"]);
+        let output = command.output().expect("ldap-utils is installed (.ci/setup)");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        text.lines().filter_map(|line| line.strip_prefix("# ref")).map(str::to_owned).collect()
     }
 
     /// How many wrong passwords the directory holds against an account.
@@ -231,7 +255,7 @@ impl Samba {
 
     fn provision(&self) {
         let mut command = Command::new("samba-tool");
-        command.args(["domain", "provision", "--realm=AD.EXAMPLE.TEST", "--domain=ADTEST"]);
+        command.args(["domain", "provision", "--realm", REALM, "--domain=ADTEST"]);
         command.args(["--server-role=dc", "--dns-backend=NONE", "--host-name=dc1"]);
         command.arg(format!("--host-ip={}", self.address));
         command.arg(format!("--adminpass={ADMINISTRATOR_PASSWORD}"));
@@ -239,12 +263,12 @@ impl Samba {
         self.run(&mut command);
     }
 
-    fn configuration(&self) -> String {
+    fn configuration(&self, realm: &str) -> String {
         let (directory, address) = (self.directory.path().display(), self.address);
         format!(
             "[global]
 netbios name = DC1
-realm = AD.EXAMPLE.TEST
+realm = {realm}
 workgroup = ADTEST
 server role = active directory domain controller
 server services = ldap
