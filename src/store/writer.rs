@@ -2,7 +2,6 @@
 //! one transaction, and answers when that is on disk. After an error it drops the
 //! database and opens it again with the next write. Knows no rows.
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -115,17 +114,14 @@ struct Work {
 impl Work {
     fn run(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut batch = VecDeque::from([first]);
-            while batch.len() < BATCH
-                && let Ok(job) = queue.try_recv()
-            {
-                batch.push_back(job);
-            }
-            let mut replies = Vec::with_capacity(batch.len());
+            let mut first = Some(first);
+            // Whoever comes while those before him are written down comes along.
+            let mut jobs = std::iter::from_fn(|| first.take().or_else(|| queue.try_recv().ok()));
+            let mut replies = Vec::new();
             // The library may panic on a damaged file; that must not end this thread.
-            let written = catch_unwind(AssertUnwindSafe(|| self.commit(&mut batch, &mut replies)))
+            let written = catch_unwind(AssertUnwindSafe(|| self.commit(&mut jobs, &mut replies)))
                 .unwrap_or_else(|_| Err("the library panicked".to_owned()));
-            // Known before anybody is answered; jobs and replies are dropped after it.
+            // Known before anybody is answered: jobs and replies are dropped after it.
             self.shared.up.store(written.is_ok(), Ordering::Release);
             match written {
                 Ok(()) => replies.into_iter().for_each(|reply| reply()),
@@ -137,7 +133,7 @@ impl Work {
 
     fn commit(
         &mut self,
-        batch: &mut VecDeque<Job>,
+        jobs: &mut impl Iterator<Item = Job>,
         replies: &mut Vec<Reply>,
     ) -> Result<(), String> {
         self.reopen_if_closed()?;
@@ -145,7 +141,7 @@ impl Work {
         let database = database.as_ref().ok_or("it is closed")?;
         let mut write = || -> Result<(), redb::Error> {
             let transaction = database.begin_write()?;
-            while let Some(job) = batch.pop_front() {
+            for job in jobs.take(BATCH) {
                 let (done, reply) = job(&transaction);
                 replies.push(reply);
                 done?;
