@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::directory::bind::BindAnswer;
 use crate::directory::{DirectoryError, VerifyError};
@@ -55,6 +55,15 @@ impl Binding {
         let is_open = !answer.outcome.proves_the_password();
         self.is_sent.store(is_open, Ordering::Relaxed);
         Ok(answer)
+    }
+
+    /// Does something beside the bind, as long as there is time left to judge what the
+    /// bind said: a rejection is final, whatever becomes of the rest.
+    pub(super) async fn beside<T>(
+        &self,
+        work: impl Future<Output = Result<T, DirectoryError>>,
+    ) -> Result<T, DirectoryError> {
+        timeout_at(self.last_call, work).await.unwrap_or(Err(DirectoryError::Timeout))
     }
 
     /// What an error means for the try.

@@ -325,7 +325,9 @@ async fn person(
     examination.step((place, "lock-out"), lockout).await;
     let account = entry.dn.clone();
     let work = async {
-        match directory.person(&entry, account).await {
+        let membership = directory.membership(&entry.dn).await;
+        let membership = membership.map_err(|error| Finding::Failed(error.to_string()))?;
+        match directory.person(&entry, account, membership).await {
             Ok(person) => {
                 let text =
                     format!("sub {:?}, role {:?}", person.subject.as_str(), person.role.as_str());

@@ -96,44 +96,36 @@ impl GroupWalk {
         Some(Self { base, nested, member_attributes, entry_name, others: Others::default() })
     }
 
-    /// The groups that `dn` is in, as far as `roles` needs them.
+    /// The groups that an account is in, as far as `roles` needs them, from those that
+    /// have itself as a member.
     ///
     /// # Errors
     /// When the directory does not answer, or there are more than can be looked at.
-    pub(super) async fn groups_of(
+    pub(super) async fn groups_from(
         &self,
-        dn: &str,
+        direct: Vec<String>,
         roles: &Roles,
         pool: &Pool,
     ) -> Result<HashSet<Dn>, DirectoryError> {
         let mut groups = HashSet::new();
-        let mut members = vec![dn.to_owned()];
-        for _ in 0..DEPTH_MAX {
-            let mut above = Vec::new();
-            for some in members.chunks(MEMBERS_PER_SEARCH) {
-                for group in self.groups_above(some, pool).await? {
-                    let name =
-                        Dn::parse(&group).ok_or(DirectoryError::Protocol("a group's name"))?;
-                    // A group seen before is not walked again, so loops end.
-                    if groups.insert(name) {
-                        above.push(group);
-                    }
-                }
-                if groups.len() > GROUPS_MAX {
-                    return Err(DirectoryError::TooManyGroups);
-                }
-            }
-            if above.is_empty() || !self.nested || roles.is_decided(&groups) {
+        let mut new = add_to(&mut groups, direct)?;
+        for _ in 1..DEPTH_MAX {
+            if new.is_empty() || !self.nested || roles.is_decided(&groups) {
                 return Ok(groups);
             }
-            members = above;
+            let mut above = Vec::new();
+            for some in new.chunks(MEMBERS_PER_SEARCH) {
+                let found = self.groups_above(some, pool).await?;
+                above.extend(add_to(&mut groups, found)?);
+            }
+            new = above;
         }
-        tracing::warn!(steps = DEPTH_MAX, "groups are nested deeper than is looked at");
+        tracing::warn!(steps = DEPTH_MAX, "groups may be nested deeper than is looked at");
         Ok(groups)
     }
 
     /// The names of the groups that have one of `members` as a member.
-    async fn groups_above(
+    pub(super) async fn groups_above(
         &self,
         members: &[String],
         pool: &Pool,
@@ -157,6 +149,19 @@ impl GroupWalk {
         }
         Ok(found.entries.into_iter().map(|entry| entry.dn).collect())
     }
+}
+
+/// Adds what was found to the groups known so far. Says which are new: one seen before is
+/// not walked again, so that loops end.
+fn add_to(groups: &mut HashSet<Dn>, found: Vec<String>) -> Result<Vec<String>, DirectoryError> {
+    let mut new = Vec::new();
+    for group in found {
+        let name = Dn::parse(&group).ok_or(DirectoryError::Protocol("a group's name"))?;
+        if groups.insert(name) {
+            new.push(group);
+        }
+    }
+    if groups.len() > GROUPS_MAX { Err(DirectoryError::TooManyGroups) } else { Ok(new) }
 }
 
 #[cfg(test)]

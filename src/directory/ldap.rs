@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join;
 use ldap3::Scope;
 use tokio::time::timeout;
 
@@ -45,6 +46,14 @@ pub(super) struct LdapDirectory {
     lockouts: Lockouts,
     pub(super) timeout: Duration,
     pub(super) pool: Pool,
+}
+
+/// What a single search says of an entry's groups.
+pub(super) enum Membership<'d> {
+    /// All that matters: the role.
+    Role(Option<&'d Role>),
+    /// The groups that have the entry itself as a member.
+    Direct(Vec<String>),
 }
 
 impl LdapDirectory {
@@ -137,13 +146,16 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found).await?;
-        let answer = self.pool.bind(&entry.dn, credentials.password(), binding).await?;
-        match self.in_the_light_of(&entry, answer.outcome).await? {
+        // Beside each other, which saves a round trip. Who proves nothing costs one search
+        // more for it, and how that ends is of no account then.
+        let bind = self.pool.bind(&entry.dn, credentials.password(), binding);
+        let (answer, membership) = join(bind, binding.beside(self.membership(&entry.dn))).await;
+        match self.in_the_light_of(&entry, answer?.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
                     tracing::warn!(account, notice = notice.detail(), "a password's end is near");
                 }
-                Ok(Person { notice, ..self.person(&entry, account).await? })
+                Ok(Person { notice, ..self.person(&entry, account, membership?).await? })
             }
             Outcome::ChangeRequired(change) => Err(VerifyError::MustChange(change)),
             Outcome::Barred(bar) => Err(VerifyError::AccountUnavailable(bar)),
@@ -228,14 +240,14 @@ impl LdapDirectory {
         &self,
         entry: &Entry,
         account: String,
+        membership: Membership<'_>,
     ) -> Result<Person, VerifyError> {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");
             VerifyError::AccountUnavailable(Bar::NoSubject)
         })?;
-        let role = self.role_of(&entry.dn).await?;
-        match role {
+        match self.role_by(membership).await? {
             Some(role) => Ok(Person {
                 subject,
                 role: role.clone(),
@@ -252,10 +264,27 @@ impl LdapDirectory {
 
     /// The first role that fits an entry now.
     pub(super) async fn role_of(&self, dn: &str) -> Result<Option<&Role>, DirectoryError> {
+        self.role_by(self.membership(dn).await?).await
+    }
+
+    /// What a single search says of an entry's groups.
+    pub(super) async fn membership(&self, dn: &str) -> Result<Membership<'_>, DirectoryError> {
         if let Some(it) = &self.active_directory {
-            return it.role_of(dn, &self.roles, &self.pool).await;
+            return it.role_of(dn, &self.roles, &self.pool).await.map(Membership::Role);
         }
-        let groups = self.walk.groups_of(dn, &self.roles, &self.pool).await?;
+        let direct = self.walk.groups_above(&[dn.to_owned()], &self.pool).await?;
+        Ok(Membership::Direct(direct))
+    }
+
+    async fn role_by<'d>(
+        &'d self,
+        membership: Membership<'d>,
+    ) -> Result<Option<&'d Role>, DirectoryError> {
+        let direct = match membership {
+            Membership::Role(role) => return Ok(role),
+            Membership::Direct(direct) => direct,
+        };
+        let groups = self.walk.groups_from(direct, &self.roles, &self.pool).await?;
         Ok(self.roles.first(&groups))
     }
 

@@ -27,6 +27,7 @@ use crate::support::world::{World, log_in};
 
 const ALICE: &[u8] = b"uid=alice,ou=people,dc=x";
 const SUCCESS: &[u8] = b"\x0a\x01\x00\x04\x00\x04\x00";
+const INVALID_CREDENTIALS: &[u8] = b"\x0a\x01\x31\x04\x00\x04\x00";
 const BIND_ANSWER: u8 = 0x61;
 const ENTRY: u8 = 0x64;
 const SEARCH_DONE: u8 = 0x65;
@@ -93,6 +94,8 @@ struct Shared {
     step: Step,
     trick: Trick,
     hostile: AtomicBool,
+    /// No password is right.
+    rejects: AtomicBool,
     user_binds: AtomicUsize,
 }
 
@@ -100,8 +103,9 @@ impl Hostile {
     async fn start(step: Step, trick: Trick) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let (hostile, user_binds) = (AtomicBool::new(true), AtomicUsize::new(0));
-        let shared = Arc::new(Shared { step, trick, hostile, user_binds });
+        let (hostile, rejects) = (AtomicBool::new(true), AtomicBool::new(false));
+        let user_binds = AtomicUsize::new(0);
+        let shared = Arc::new(Shared { step, trick, hostile, rejects, user_binds });
         let for_connections = Arc::clone(&shared);
         let accepting = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -173,6 +177,8 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         let hostile = step == shared.step && shared.hostile.load(Ordering::SeqCst);
         let gone = if hostile {
             misbehave(&mut stream, shared.trick, id, step).await.is_none()
+        } else if step == Step::UserBind && shared.rejects.load(Ordering::SeqCst) {
+            stream.write_all(&message(id, BIND_ANSWER, INVALID_CREDENTIALS)).await.is_err()
         } else {
             stream.write_all(&honest(id, step)).await.is_err()
         };
@@ -315,6 +321,19 @@ async fn suffer(step: Step, trick: Trick) {
     let person = login(&directory, "alice", PASSWORD).await;
     let person = person.unwrap_or_else(|error| panic!("{step:?} {trick:?}: {error:?}"));
     assert_eq!((person.subject.as_str(), person.role.as_str()), ("alice", "admin"));
+}
+
+#[tokio::test]
+async fn a_rejection_is_final_whatever_becomes_of_the_search_beside_the_bind() {
+    for trick in TRICKS {
+        let server = Hostile::start(Step::GroupSearch, trick).await;
+        server.shared.rejects.store(true, Ordering::SeqCst);
+        let outcome = login(&directory(&server.config()), "alice", PASSWORD).await;
+        assert!(
+            matches!(outcome, Err(VerifyError::Rejected(Rejection::WrongPassword))),
+            "{trick:?}: {outcome:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
