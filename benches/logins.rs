@@ -266,8 +266,13 @@ async fn layer(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64
     .await
 }
 
-/// A browser's connection.
-type Browser = (usize, BufReader<TlsStream<TcpStream>>);
+/// Somebody's browser: its connection, and the device cookie of its last login, which is
+/// all that a browser keeps of one.
+struct Browser {
+    client: usize,
+    stream: BufReader<TlsStream<TcpStream>>,
+    device: String,
+}
 
 async fn whole(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64, Failure> {
     let mut browsers = Vec::new();
@@ -275,31 +280,41 @@ async fn whole(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64
         let stream = TcpStream::connect(bench.gateway).await?;
         stream.set_nodelay(true)?;
         let stream = bench.connector.connect(ServerName::try_from(HOST)?, stream).await?;
-        browsers.push((client, BufReader::new(stream)));
+        browsers.push(Browser { client, stream: BufReader::new(stream), device: String::new() });
     }
     rate(time, browsers, log_in).await
 }
 
-async fn log_in((client, mut browser): Browser) -> Result<Browser, Failure> {
-    let name = name(client);
+async fn log_in(mut browser: Browser) -> Result<Browser, Failure> {
+    let (name, device) = (name(browser.client), &browser.device);
     let body = format!("{{\"username\":\"{name}\",\"password\":\"{PASSWORD}\"}}");
     let request = format!(
-        "POST /auth/login HTTP/1.1\r\nhost: {HOST}\r\norigin: https://{HOST}\r\n\
+        "POST /auth/login HTTP/1.1\r\nhost: {HOST}\r\norigin: https://{HOST}\r\n{device}\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    browser.write_all(request.as_bytes()).await?;
-    browser.flush().await?;
+    browser.stream.write_all(request.as_bytes()).await?;
+    browser.stream.flush().await?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(browser.read_u8().await?);
+        head.push(browser.stream.read_u8().await?);
     }
-    let head = String::from_utf8(head)?.to_ascii_lowercase();
-    if !head.starts_with("http/1.1 200") {
+    let head = String::from_utf8(head)?;
+    if !head.starts_with("HTTP/1.1 200") {
         return Err(head.into());
     }
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let mut body = vec![0; length.ok_or("no length")?.parse()?];
-    browser.read_exact(&mut body).await?;
-    Ok((client, browser))
+    let value = |name: &str| {
+        head.lines().find_map(|line| {
+            let (begin, rest) = line.split_at_checked(name.len())?;
+            begin.eq_ignore_ascii_case(name).then_some(rest)
+        })
+    };
+    let device =
+        value("set-cookie: __Host-bindgate-device=").and_then(|rest| rest.split(';').next());
+    let device = device.ok_or("no device cookie")?;
+    let length = value("content-length: ").ok_or("no length")?.parse()?;
+    browser.device = format!("cookie: __Host-bindgate-device={device}\r\n");
+    let mut body = vec![0; length];
+    browser.stream.read_exact(&mut body).await?;
+    Ok(browser)
 }
