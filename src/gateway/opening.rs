@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join;
+use futures_util::future::{OptionFuture, join3};
 use tokio::time::Instant;
 
 use crate::audit::Record;
@@ -16,8 +16,8 @@ use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
-use crate::session::{self, Opened, Origin, Reason};
-use crate::throttle::{Attempt, Denied, Throttled};
+use crate::session::{self, OpenError, Opened, Origin, Prepared, Reason};
+use crate::throttle::{Attempt, Denied, Remembering, Throttled};
 
 /// A login that is not counted yet, and whose directory has not been asked.
 pub(super) struct Opening {
@@ -61,9 +61,16 @@ impl Refused for Unopened {
     }
 }
 
+/// Somebody whose password was right, before anything of it is kept.
+struct Verified {
+    prepared: Prepared,
+    /// Nothing of an emergency account.
+    remembering: Option<Remembering>,
+}
+
 /// How a login went, with what its record says.
 struct Verdict {
-    result: Result<LoggedIn, Refusal>,
+    result: Result<Verified, Refusal>,
     /// The true outcome, for metric and audit.
     outcome: &'static str,
     /// Whose login it was, in the directory's spelling; `None` until an entry was found.
@@ -81,8 +88,7 @@ impl Opening {
         let Self { directory, credentials, origin, device, reason, previous, mut record, began } =
             self;
         let asked = (&credentials, device, reason.as_ref());
-        let verdict = verify_and_open(&services, &directory, asked, origin).await;
-        count(&services, verdict.outcome, began);
+        let verdict = verify(&services, &directory, asked, origin).await;
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
         record.detail = verdict.notice.map(|notice| notice.detail().into());
@@ -93,9 +99,10 @@ impl Opening {
         if verdict.emergency {
             emergency::announce(&services, &mut record, reason);
         }
-        let logged_in = match verdict.result {
-            Ok(logged_in) => logged_in,
+        let Verified { prepared, remembering } = match verdict.result {
+            Ok(verified) => verified,
             Err(refusal) => {
+                count(&services, verdict.outcome, began);
                 tracing::info!(
                     request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
                     client = record.client.map(tracing::field::display),
@@ -115,12 +122,23 @@ impl Opening {
                 return Err(Unopened { refusal, change: verdict.account.filter(|_| must_change) });
             }
         };
-        let opened = &logged_in.opened;
         record.status = Some(200);
-        record.subject = Some(opened.subject.shared());
-        record.role = Some(opened.role.shared());
-        record.session = Some(*opened.session.as_bytes());
-        if services.audit.durable(record.clone()).await.is_err() {
+        record.subject = Some(prepared.subject().shared());
+        record.role = Some(prepared.role().shared());
+        record.session = Some(*prepared.session().as_bytes());
+        // All of it is to be on a disk before the answer, and none waits for the others.
+        let (opened, device, recorded) = join3(
+            services.sessions.open(prepared),
+            OptionFuture::from(remembering.map(Remembering::remember)),
+            services.audit.durable(record.clone()),
+        )
+        .await;
+        let opened = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err(unopened(&services, error, record, began).await.into()),
+        };
+        count(&services, verdict.outcome, began);
+        if recorded.is_err() {
             // A login that nobody can account for is no login.
             record.event = crate::audit::Event::Revocation;
             record.outcome = Reason::Unrecorded.label();
@@ -136,9 +154,32 @@ impl Opening {
         if let Some((session, record)) = previous {
             end_and_record(Arc::clone(&services), session, Reason::NewLogin, record).await?;
         }
-        keep_to_limit(&services, opened, &record).await?;
-        Ok(logged_in)
+        keep_to_limit(&services, &opened, &record).await?;
+        Ok(LoggedIn { opened, device: device.flatten() })
     }
+}
+
+/// A login whose session the store did not keep, though a record may say that it was
+/// opened: another one says how it ended.
+async fn unopened(
+    services: &Services,
+    error: OpenError,
+    mut record: Record,
+    began: Instant,
+) -> Refusal {
+    let (refusal, outcome) = not_opened(&error);
+    count(services, outcome, began);
+    record.outcome = outcome;
+    record.status = Some(refusal.facts().status);
+    match services.audit.durable(record).await {
+        Ok(()) => refusal,
+        Err(_) => Refusal::AuditUnavailable,
+    }
+}
+
+fn not_opened(error: &OpenError) -> (Refusal, &'static str) {
+    tracing::error!(%error, "a session could not be opened");
+    (Refusal::StoreUnavailable, "store_unavailable")
 }
 
 /// Counts a login by its true outcome.
@@ -147,8 +188,8 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
     services.metrics.login_duration(outcome).observe(began.elapsed().as_secs_f64());
 }
 
-/// Verifies the password at the directory and opens the session.
-async fn verify_and_open(
+/// Verifies the password at the directory and prepares the session.
+async fn verify(
     services: &Services,
     directory: &Directory,
     (credentials, device, reason): (&Credentials, Option<Secret<String>>, Option<&GivenReason>),
@@ -189,20 +230,18 @@ async fn verify_and_open(
         Ok(person) => {
             let remembering = attempt.succeeded().await;
             notice = person.notice;
-            let remembered =
-                async { if is_emergency { None } else { remembering.remember().await } };
-            // Together, so that a store on a disk writes both at once.
-            match join(open(services, person, reason, origin), remembered).await {
-                (Ok(opened), device) => {
+            match prepare(services, person, reason, origin) {
+                Ok(prepared) => {
+                    let remembering = (!is_emergency).then_some(remembering);
                     return Verdict {
-                        result: Ok(LoggedIn { opened, device }),
+                        result: Ok(Verified { prepared, remembering }),
                         outcome: "ok",
                         account,
                         notice,
                         emergency: is_emergency,
                     };
                 }
-                (Err(refused), _) => refused,
+                Err(refused) => refused,
             }
         }
         Err(error) => turned_away(error, attempt, denied).await,
@@ -225,23 +264,20 @@ pub(super) async fn may_be_tried(
     attempt.of_account(&found.name, found.own_lockout.filter(|_| !is_stated)).await
 }
 
-/// Opens the session of somebody whose password was right.
-async fn open(
+/// Prepares the session of somebody whose password was right.
+fn prepare(
     services: &Services,
     person: Person,
     reason: Option<&GivenReason>,
     origin: Origin,
-) -> Result<Opened, (Refusal, &'static str)> {
+) -> Result<Prepared, (Refusal, &'static str)> {
     if person.emergency {
         emergency::demand(reason)?;
     }
     let Person { subject, role, account, attributes, stamp, emergency, lifetime_max, .. } = person;
     let person =
         session::Person { subject, role, account, attributes, stamp, emergency, lifetime_max };
-    services.sessions.open(person, origin).await.map_err(|error| {
-        tracing::error!(%error, "a session could not be opened");
-        (Refusal::StoreUnavailable, "store_unavailable")
-    })
+    services.sessions.prepare(person, origin).map_err(|error| not_opened(&error))
 }
 
 impl Verdict {

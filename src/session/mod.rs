@@ -35,7 +35,7 @@ use crate::token::{KeyRing, KeySource, KeysDir};
 pub use end::Reason;
 pub use keys::{DroppedKeys, KeyChange, KeyEvent};
 pub use listing::Owner;
-pub use open::{Guest, OpenError, Opened, Origin, Person};
+pub use open::{Guest, OpenError, Opened, Origin, Person, Prepared};
 pub use recheck::Swept;
 pub use renewal::{RenewError, Renewed};
 pub use revoked::{Revoked, Tally};

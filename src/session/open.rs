@@ -77,6 +77,33 @@ pub struct Opened {
     pub session_expires_at: Timestamp,
 }
 
+/// A new session that the store does not hold yet, and that nobody has heard of.
+#[must_use = "it is no session until it is kept"]
+pub struct Prepared {
+    record: SessionRecord,
+    opened: Opened,
+}
+
+impl Prepared {
+    /// Its id.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.opened.session
+    }
+
+    /// Whose it will be.
+    #[must_use]
+    pub const fn subject(&self) -> &Subject {
+        &self.opened.subject
+    }
+
+    /// In which role.
+    #[must_use]
+    pub const fn role(&self) -> &Role {
+        &self.opened.role
+    }
+}
+
 /// No session was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -92,15 +119,29 @@ pub enum OpenError {
 }
 
 impl Sessions {
-    /// Opens a session for somebody whom the directory verified.
+    /// Prepares a session for somebody whom the directory verified.
     ///
     /// # Errors
-    /// When the store cannot answer, or a token cannot be made.
-    pub async fn open(&self, person: Person, origin: Origin) -> Result<Opened, OpenError> {
+    /// When a token cannot be made, or revocations are not known.
+    pub fn prepare(&self, person: Person, origin: Origin) -> Result<Prepared, OpenError> {
         let times = **self.lifetimes.load();
         let session = person.lifetime_max.unwrap_or(times.session).min(times.session);
         let terms = Terms { session, token: times.token, reference: None };
-        self.open_on(terms, person, origin).await
+        self.prepare_on(terms, person, origin)
+    }
+
+    /// Opens a session that was prepared.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn open(&self, Prepared { record, opened }: Prepared) -> Result<Opened, OpenError> {
+        let emergency = record.emergency;
+        self.store.create(record).await?;
+        self.metrics.sessions_active().inc();
+        if emergency {
+            self.emergencies.add(opened.session);
+        }
+        Ok(opened)
     }
 
     /// Opens a session for somebody who redeemed an access code. It is never renewed, and
@@ -120,15 +161,15 @@ impl Sessions {
             lifetime_max: None,
         };
         let terms = Terms { session: lifetime, token: lifetime, reference };
-        self.open_on(terms, person, origin).await
+        self.open(self.prepare_on(terms, person, origin)?).await
     }
 
-    async fn open_on(
+    fn prepare_on(
         &self,
         terms: Terms,
         person: Person,
         origin: Origin,
-    ) -> Result<Opened, OpenError> {
+    ) -> Result<Prepared, OpenError> {
         let Person { subject, role, account, attributes, stamp, emergency, .. } = person;
         if self.is_stale() {
             return Err(StoreError::Unavailable.into());
@@ -168,14 +209,9 @@ impl Sessions {
             newest_seen: 0,
             replaced: Vec::new(),
         };
-        self.store.create(record).await?;
-        self.metrics.sessions_active().inc();
-        if emergency {
-            self.emergencies.add(session);
-        }
         let Claims { issued_at, expires_at, .. } = claims;
         let session_expires_at = end;
-        Ok(Opened {
+        let opened = Opened {
             token,
             context,
             session,
@@ -184,7 +220,8 @@ impl Sessions {
             issued_at,
             expires_at,
             session_expires_at,
-        })
+        };
+        Ok(Prepared { record, opened })
     }
 }
 

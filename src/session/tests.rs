@@ -97,7 +97,8 @@ pub(super) async fn login_as(
     let person =
         super::Person { subject, role, account, attributes, stamp, emergency, lifetime_max };
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    sessions.open(person, Origin { address, user_agent: Some("ä".repeat(500)) }).await.unwrap()
+    let origin = Origin { address, user_agent: Some("ä".repeat(500)) };
+    sessions.open(sessions.prepare(person, origin).unwrap()).await.unwrap()
 }
 
 impl Fixture {
@@ -459,7 +460,7 @@ async fn further_claims_are_filled_in_at_login_and_at_each_renewal() {
         lifetime_max: None,
     };
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
-    let opened = sessions.open(person, origin).await.unwrap();
+    let opened = sessions.open(sessions.prepare(person, origin).unwrap()).await.unwrap();
     let fixture = Fixture { sessions, time, metrics };
     let pair = fixture.check(&opened, opened.token.expose());
     fixture.time.advance(10 * MINUTE);

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::Protocol;
 use crate::support::eventually;
+use crate::support::redis::RedisServer;
 use crate::support::relay::{Mood, Relay};
+use crate::support::several::Several;
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{
     ADMIN, TRACER, World, directory_through, log_in, shared_slapd, token_of,
@@ -55,6 +57,37 @@ async fn a_wrong_password_is_recorded_for_its_account_and_an_invented_name_is_no
     assert!(wrong.get("name_hash").is_none(), "{wrong}");
     let invented = record(&log, "the login", |it| it["outcome"] == "no_such_user").await;
     assert!(invented.get("subject").is_none() && invented["name_hash"].is_string(), "{invented}");
+}
+
+#[tokio::test]
+async fn a_login_whose_session_the_store_does_not_keep_is_recorded_as_none() {
+    let redis = RedisServer::start(&[]);
+    let all = Several::on(&redis, 1).await;
+    all.sign_in(TRACER).await;
+    // Whose the sessions are stands there; as a text, it takes none.
+    let keys = redis.asked("KEYS *:owned").expect("an answer");
+    let owned: Vec<&str> = keys.lines().filter(|line| line.ends_with(":owned")).collect();
+    let [owned] = owned.as_slice() else { panic!("one subject: {keys}") };
+    assert_eq!(redis.asked(&format!("SET {owned} x")).expect("an answer").trim(), "+OK");
+    let client = all.gateways[0].client();
+    log_in(&client, TRACER, PASSWORD).await.expect(503, "StoreUnavailable");
+    let cookies = client.jar.header();
+    assert!(cookies.is_none(), "nothing for the client: {cookies:?}");
+    let log = all.gateways[0].setup.audit_file();
+    let failed = record(&log, "the failure", |it| it["outcome"] == "store_unavailable").await;
+    let text = fs::read_to_string(&log).expect("the audit log");
+    let records: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let same = records.iter().filter(|it| it["session"] == failed["session"]);
+    let same: Vec<_> = same.map(|it| json!([it["event"], it["outcome"], it["status"]])).collect();
+    assert_eq!(
+        same,
+        [json!(["login", "ok", 200]), json!(["login", "store_unavailable", 503])],
+        "the last one counts"
+    );
+    let metrics = all.gateways[0].metrics().await;
+    let count = |outcome| metrics.sum("bindgate_logins_total", &[("result", outcome)]).to_string();
+    assert_eq!([count("ok"), count("store_unavailable")], ["1", "1"]);
 }
 
 #[tokio::test]

@@ -101,7 +101,8 @@ async fn ten_thousand_sessions_cost_at_most_sixty_searches() {
     let sessions = sessions(&setup, &metrics).await;
     let origin = Origin { address: IpAddr::V4(Ipv4Addr::LOCALHOST), user_agent: None };
     for number in 0..SESSIONS {
-        sessions.open(person(number), origin.clone()).await.expect("a session");
+        let prepared = sessions.prepare(person(number), origin.clone()).expect("a token");
+        sessions.open(prepared).await.expect("a session");
     }
     let mut config = slapd.directory(LdapTransport::Tls);
     config.timeout = Duration::from_secs(20);
