@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use ldap3::Scope;
-use tokio::time::timeout;
 
 use crate::ambient::Entropy;
 use crate::config;
@@ -103,8 +102,8 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let binding = Binding::within(self.timeout);
         let work = self.verify_at_leisure(credentials, found, &binding);
-        let verified = timeout(self.timeout, work).await;
-        let verified = verified.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));
+        let verified = binding.limits(work).await;
+        let verified = verified.unwrap_or_else(|| Err(DirectoryError::Timeout.into()));
         verified.map_err(|error| binding.weighed(error))
     }
 
@@ -136,7 +135,7 @@ impl LdapDirectory {
         binding: &Binding,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
-        let account = self.may_be_tried(&entry, found).await?;
+        let account = self.may_be_tried(&entry, found, binding).await?;
         let answer = self.pool.bind(&entry.dn, credentials.password(), binding).await?;
         match self.in_the_light_of(&entry, answer.outcome).await? {
             Outcome::Accepted(notice) => {
@@ -156,18 +155,19 @@ impl LdapDirectory {
         &self,
         entry: &Entry,
         found: impl AsyncFnOnce(directory::Account) -> bool,
+        binding: &Binding,
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
         let Held { general, own, own_is_assumed } = self.lockouts.held(entry, &self.pool).await;
         let account = account.to_string();
-        let may = found(directory::Account {
+        let found = found(directory::Account {
             name: account.clone(),
             general_lockout: general,
             own_lockout: own,
             own_is_assumed,
-        })
-        .await;
+        });
+        let may = binding.pauses(found).await;
         if may { Ok(account) } else { Err(VerifyError::Withheld) }
     }
 
