@@ -11,7 +11,7 @@ use crate::directory::{Account, Directory, Notice, Person, VerifyError};
 use crate::gateway::Services;
 use crate::gateway::emergency::{self, GivenReason};
 use crate::gateway::endpoints::end_and_record;
-use crate::gateway::logins::Refused;
+use crate::gateway::logins::{Place, Refused};
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
@@ -33,6 +33,7 @@ pub(super) struct Opening {
     /// The login's record, with the keyed hash of the name as typed.
     pub(super) record: Record,
     pub(super) began: Instant,
+    pub(super) place: Arc<Place>,
 }
 
 /// A login that succeeded.
@@ -78,10 +79,10 @@ impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
     pub(super) async fn complete(self, services: Arc<Services>) -> Result<LoggedIn, Unopened> {
-        let Self { directory, credentials, origin, device, reason, previous, mut record, began } =
-            self;
+        let Self { directory, credentials, origin, device, reason, previous, .. } = self;
+        let (mut record, began) = (self.record, self.began);
         let asked = (&credentials, device, reason.as_ref());
-        let verdict = verify_and_open(&services, &directory, asked, origin).await;
+        let verdict = verify_and_open(&services, (&directory, &self.place), asked, origin).await;
         count(&services, verdict.outcome, began);
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
@@ -150,7 +151,7 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 /// Verifies the password at the directory and opens the session.
 async fn verify_and_open(
     services: &Services,
-    directory: &Directory,
+    (directory, place): (&Directory, &Place),
     (credentials, device, reason): (&Credentials, Option<Secret<String>>, Option<&GivenReason>),
     origin: Origin,
 ) -> Verdict {
@@ -168,6 +169,7 @@ async fn verify_and_open(
             return Verdict::refused(refusal, outcome);
         }
     };
+    place.put_off(attempt.delay());
     let (mut account, mut notice, mut denied) = (None, None, None);
     let verified = directory
         .verify_if(credentials, async |found| {
@@ -258,8 +260,10 @@ pub(super) async fn turned_away(
     denied: Option<Denied>,
 ) -> (Refusal, &'static str) {
     match error {
-        // The attempt is dropped here and stays counted.
-        VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
+        VerifyError::Rejected(rejection) => {
+            attempt.failed();
+            (Refusal::InvalidCredentials, rejection.label())
+        }
         VerifyError::MustChange(change) => {
             attempt.succeeded().await;
             (Refusal::PasswordChangeRequired, change.label())
@@ -276,6 +280,7 @@ pub(super) async fn turned_away(
         // not tell that this spelling leads to an account.
         VerifyError::Withheld => match denied.map(not_tried) {
             Some((Refusal::TooManyAttempts { .. }, outcome)) => {
+                attempt.failed();
                 (Refusal::InvalidCredentials, outcome)
             }
             Some(not_tried) => {

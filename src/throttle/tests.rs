@@ -136,7 +136,7 @@ async fn one_ipv6_network_counts_as_one_address() {
     fixture.fail("another", "2001:db8:1:3::1").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_counts_while_it_is_made_and_only_a_failure_stays() {
     let fixture = fixture(100).await;
     let mut attempts = Vec::new();
@@ -272,3 +272,4 @@ async fn new_limits_apply_to_what_was_counted() {
 
 mod devices;
 mod unproved;
+mod waiting;
