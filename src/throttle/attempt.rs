@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::config::Lockout;
 use crate::store::{AttemptId, Taken, Window, WindowFamily};
 use crate::throttle::device::Device;
-use crate::throttle::under_way::{Chance, Try};
+use crate::throttle::under_way::{Alone, Chance, Place, Try};
 use crate::throttle::{Denied, Inner, Key, PER_ADDRESS, Remembering};
 
 /// How long a login waits, in all, for tries under way to end: as long as one has at the
@@ -35,6 +35,8 @@ pub struct Attempt {
     account: Option<Key>,
     /// Where it counts, and nobody of the same account counted before.
     pub(super) tries: Vec<(Window, Try)>,
+    /// The right to go on, where one does at a time.
+    alone: Option<Alone>,
 }
 
 impl Attempt {
@@ -53,6 +55,7 @@ impl Attempt {
             name,
             account: None,
             tries: Vec::new(),
+            alone: None,
         })
     }
 
@@ -177,6 +180,22 @@ impl Attempt {
                 Err(_) => return Err(inner.throttled(rule, SOON).into()),
             }
         }
+    }
+
+    /// Goes on alone of all at a place, as soon as nobody else does.
+    ///
+    /// # Errors
+    /// When that takes too long; nothing is counted then.
+    pub(super) async fn alone(mut self, place: Place) -> Result<Self, Denied> {
+        let began = Instant::now();
+        let Ok(alone) = timeout(self.patience, self.inner.under_way.alone(place)).await else {
+            let throttled = self.inner.throttled(PER_ADDRESS, SOON);
+            self.withdraw().await;
+            return Err(throttled.into());
+        };
+        self.delay += began.elapsed();
+        self.alone = Some(alone);
+        Ok(self)
     }
 
     /// A store that cannot answer leaves the try counted: for a time, nothing worse.

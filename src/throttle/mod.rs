@@ -41,9 +41,9 @@ const PER_ADDRESS: &str = "login_per_address";
 /// The limit of different accounts failed on from one address.
 const ACCOUNTS: &str = "accounts_per_address";
 
-/// Failures of an emergency account from everywhere together that its window has room
+/// Failures of a name in an outage, from everywhere together, that its window has room
 /// for, as many as NIST SP 800-63B-4 section 3.2.2 allows an account.
-const EMERGENCY_MAX: u32 = 100;
+const OUTAGE_MAX: u32 = 100;
 
 /// A keyed hash.
 type Key = [u8; 32];
@@ -159,17 +159,22 @@ impl LoginThrottle {
         Ok(attempt)
     }
 
-    /// Counts a try of an emergency account's name. No directory locks such an account,
-    /// and it is needed when others work against it: one address's failures refuse that
-    /// address alone, and only a hundred of all together refuse everybody.
+    /// Counts a try of a name while the directory does not answer, whether or not it is an
+    /// emergency account's, so that it is refused at the same try for any name. No directory
+    /// locks such an account, and it is needed when others work against it: one address's
+    /// failures refuse that address alone, and only a hundred of all together refuse
+    /// everybody. Nothing here counts when the directory is back, nor for an address under
+    /// other names, where everybody fails now; but of one address one goes on at a time, so
+    /// that those of many keep nobody else waiting.
     ///
     /// # Errors
     /// As for [`Self::begin`].
-    pub async fn begin_emergency(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
+    pub async fn begin_outage(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
         let inner = &self.0;
-        let name = inner.key(account.as_bytes());
         let per_user = inner.config.load().per_user;
-        let from_here = [b"from\0", &network(address).octets()[..], account.as_bytes()].concat();
+        let network = network(address).octets();
+        let name = inner.key(&[b"outage\0", account.as_bytes()].concat());
+        let from_here = inner.key(&[b"from\0", &network[..], account.as_bytes()].concat());
         let window = |key, count| Window {
             family: WindowFamily::Account,
             key,
@@ -177,18 +182,13 @@ impl LoginThrottle {
             length: per_user.window,
             counting: Counting::Sliding,
         };
-        let [of_address, of_accounts] = inner.address_windows(address, &name);
-        let all = per_user.count.max(EMERGENCY_MAX);
-        let windows = [
-            window(inner.key(&from_here), per_user.count),
-            window(name, all),
-            of_address,
-            of_accounts,
-        ];
+        let all = per_user.count.max(OUTAGE_MAX);
+        let windows = [window(from_here, per_user.count), window(name, all)];
         let mut attempt = Attempt::new(inner, Device::default(), name)?;
-        attempt.delay =
-            attempt.count(&windows, &[PER_USER, PER_USER, PER_ADDRESS, ACCOUNTS]).await?;
-        Ok(attempt)
+        attempt.delay = attempt.count(&windows, &[PER_USER, PER_USER]).await?;
+        attempt
+            .alone((WindowFamily::Address, inner.key(&[b"outage\0", &network[..]].concat())))
+            .await
     }
 
     /// Takes over what the directory says of its lock-out; `None` while it says nothing.

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex as Queue, Notify, OwnedMutexGuard};
 use crate::store::{Window, WindowFamily};
 
 /// Which window it is.
-type Place = (WindowFamily, [u8; 32]);
+pub(super) type Place = (WindowFamily, [u8; 32]);
 /// The right to ask again, of all who wait for one window. One has it at a time, first
 /// come, first served: a place that becomes free wakes one, not all.
 pub(super) type Turn = OwnedMutexGuard<()>;
@@ -66,6 +66,13 @@ pub(super) struct Try {
 /// store is asked, so that whoever is told "full" because of it sees it.
 pub(super) struct Asking(Vec<Try>);
 
+/// One who goes on alone of those who come to a place.
+pub(super) struct Alone {
+    _turn: Turn,
+    /// Goes after the turn, so that those who wait have one queue.
+    _hold: Hold,
+}
+
 /// Whoever was told that a window is full.
 pub(super) struct Waiting {
     hold: Hold,
@@ -98,6 +105,12 @@ impl UnderWay {
             Try { hold, number, ended, counts: false }
         };
         Asking(windows.iter().map(begin).collect())
+    }
+
+    /// Waits until nobody else goes on at this place.
+    pub(super) async fn alone(&self, place: Place) -> Alone {
+        let hold = self.hold(place);
+        Alone { _turn: hold.line.turn(0).await, _hold: hold }
     }
 
     fn hold(&self, place: Place) -> Hold {
@@ -140,18 +153,7 @@ impl Asking {
 impl Waiting {
     /// The turn of those who see so many places in the window.
     pub(super) async fn turn(&self, places: u32) -> Turn {
-        let queue = {
-            let mut state = self.hold.line.state();
-            let known = state.queues.iter().find(|(count, _)| *count == places);
-            if let Some((_, queue)) = known {
-                Arc::clone(queue)
-            } else {
-                let queue = Arc::default();
-                state.queues.push((places, Arc::clone(&queue)));
-                queue
-            }
-        };
-        queue.lock_owned().await
+        self.hold.line.turn(places).await
     }
 
     /// Whether there is a use in waiting or in asking again.
@@ -182,6 +184,21 @@ impl Waiting {
 }
 
 impl Line {
+    async fn turn(&self, places: u32) -> Turn {
+        let queue = {
+            let mut state = self.state();
+            let known = state.queues.iter().find(|(count, _)| *count == places);
+            if let Some((_, queue)) = known {
+                Arc::clone(queue)
+            } else {
+                let queue = Arc::default();
+                state.queues.push((places, Arc::clone(&queue)));
+                queue
+            }
+        };
+        queue.lock_owned().await
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
