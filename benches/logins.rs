@@ -142,7 +142,8 @@ fn gateway_of(slapd: &Slapd) -> Result<(Setup, Config), Failure> {
     let section = section.replace("timeout = \"5s\"", "timeout = \"5s\"\nbind_connections = 64");
     setup.directory(&section);
     setup.set("telemetry", "log_level", "\"error\"");
-    // All come from one address, and each is a failure until it has succeeded.
+    // All come from one address, and each has a place there until it has succeeded: with the
+    // limits as they come, twenty would be under way and the others wait for them.
     setup.set("throttle", "login_per_address", "\"100000 per 5m\"");
     setup.set("throttle", "accounts_per_address", "\"100000 per 5m\"");
     setup.save();

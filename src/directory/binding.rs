@@ -1,18 +1,24 @@
 //! One try of a password: how far it has come, so that whoever comes away without an
 //! outcome knows whether the directory may have counted a wrong one. Knows no connection.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::directory::bind::BindAnswer;
 use crate::directory::{DirectoryError, VerifyError};
 
 /// Where a try is.
 pub(super) struct Binding {
-    /// From when on it is too late to begin.
-    last_call: Instant,
+    /// How much time it has, but for a pause.
+    time: Duration,
+    /// When that began, later by a pause that is over; `None` in one.
+    began: Mutex<Option<Instant>>,
     /// Others' binds have to end first.
     waits: AtomicBool,
     /// The directory may have counted it as a wrong password: from the moment that a bind
@@ -24,7 +30,41 @@ impl Binding {
     /// A try that begins now and has so much time.
     pub(super) fn within(time: Duration) -> Self {
         let (waits, is_sent) = Default::default();
-        Self { last_call: Instant::now() + time * 9 / 10, waits, is_sent }
+        Self { time, began: Mutex::new(Some(Instant::now())), waits, is_sent }
+    }
+
+    /// Does what there is time for; `None` when the time is over.
+    pub(super) async fn limits<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let (mut work, mut end) = (pin!(work), pin!(sleep_until(Instant::now() + self.time)));
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(Some(done));
+            }
+            // The work alone begins and ends pauses.
+            let Some(began) = *self.began() else { return Poll::Pending };
+            if end.deadline() != began + self.time {
+                end.as_mut().reset(began + self.time);
+            }
+            end.as_mut().poll(context).map(|()| None)
+        })
+        .await
+    }
+
+    /// Waits for something that says nothing of the directory: no time goes by for it.
+    pub(super) async fn pauses<T>(&self, wait: impl Future<Output = T>) -> T {
+        let (since, before) = (Instant::now(), self.began().take());
+        let done = wait.await;
+        *self.began() = before.map(|before| before + since.elapsed());
+        done
+    }
+
+    fn began(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From when on it is too late to begin.
+    fn last_call(&self) -> Instant {
+        self.began().unwrap_or_else(Instant::now) + self.time * 9 / 10
     }
 
     /// Waits until it is this one's turn.
@@ -38,7 +78,7 @@ impl Binding {
     ) -> Result<T, DirectoryError> {
         self.waits.store(true, Ordering::Relaxed);
         let turn = turn.await;
-        if Instant::now() >= self.last_call {
+        if Instant::now() >= self.last_call() {
             return Err(DirectoryError::Busy);
         }
         self.waits.store(false, Ordering::Relaxed);
@@ -63,7 +103,7 @@ impl Binding {
         &self,
         work: impl Future<Output = Result<T, DirectoryError>>,
     ) -> Result<T, DirectoryError> {
-        timeout_at(self.last_call, work).await.unwrap_or(Err(DirectoryError::Timeout))
+        timeout_at(self.last_call(), work).await.unwrap_or(Err(DirectoryError::Timeout))
     }
 
     /// What an error means for the try.
@@ -86,7 +126,7 @@ impl Binding {
 mod tests {
     use std::time::Duration;
 
-    use tokio::time::sleep;
+    use tokio::time::{Instant, sleep};
 
     use super::Binding;
     use crate::directory::bind::BindAnswer;
@@ -132,6 +172,23 @@ mod tests {
         assert!(matches!(late, Err(DirectoryError::Busy)));
         let whole = binding.weighed(DirectoryError::Timeout.into());
         assert!(matches!(whole, VerifyError::Unavailable(DirectoryError::Busy)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_costs_no_time_and_the_rest_no_more_than_there_is() {
+        for (before, after, in_time) in [(4, 4, true), (4, 7, false), (11, 0, false)] {
+            let (began, binding) = (Instant::now(), Binding::within(10 * TIME));
+            let done = binding.limits(async {
+                sleep(before * TIME).await;
+                binding.pauses(sleep(100 * TIME)).await;
+                let seat = binding.waits(sleep(after * TIME)).await;
+                assert!(seat.is_ok(), "the last call is put off too");
+            });
+            assert_eq!(done.await.is_some(), in_time);
+            let took =
+                if in_time { before + 100 + after } else { 10 + (100 * u32::from(before < 10)) };
+            assert_eq!(began.elapsed(), took * TIME, "{before} {after}");
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,6 @@
 use std::sync::OnceLock;
 
 use ldap3::Scope;
-use tokio::time::timeout;
 
 use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
@@ -124,7 +123,7 @@ impl LdapDirectory {
     ) -> Result<Option<Subject>, ChangeError> {
         let (binding, asked) = (Binding::within(self.timeout), Asked::new());
         let work = self.change_at_leisure((credentials, new), found, (&binding, &asked));
-        let changed = timeout(self.timeout, work).await.unwrap_or_else(|_| {
+        let changed = binding.limits(work).await.unwrap_or_else(|| {
             Err(match asked.into_inner() {
                 Some(subject) => ChangeError::Unknown(subject),
                 None => DirectoryError::Timeout.into(),
@@ -143,7 +142,7 @@ impl LdapDirectory {
         (binding, asked): (&Binding, &Asked),
     ) -> Result<Option<Subject>, ChangeError> {
         let entry = self.find(credentials.name()).await?;
-        let account = self.may_be_tried(&entry, found).await?;
+        let account = self.may_be_tried(&entry, found, binding).await?;
         let old = credentials.password();
         let alone = self.pool.bind_alone(&entry.dn, old, binding).await?;
         match self.in_the_light_of(&entry, alone.answer.outcome).await? {

@@ -39,20 +39,18 @@ impl Emergency {
         })
     }
 
-    /// Whether the name is one of theirs.
-    pub(super) fn has(&self, credentials: &Credentials) -> bool {
-        self.users.find(credentials).is_known()
-    }
-
-    /// Checks the password of one of them.
+    /// Checks a name and a password, in the same time whether or not the name is one of
+    /// theirs.
     ///
     /// # Errors
-    /// When it does not fit, or the account is closed.
+    /// When they do not fit, the account is closed, or too many others are being compared.
     pub(super) async fn verify(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
         let candidate = self.users.find(credentials);
         let proved = self.users.prove(candidate, credentials.password()).await;
         let user = proved.map_err(|error| match error {
-            VerifyError::Rejected(_) => VerifyError::Rejected(Rejection::Emergency),
+            VerifyError::Rejected(Rejection::WrongPassword) => {
+                VerifyError::Rejected(Rejection::Emergency)
+            }
             error => error,
         })?;
         let account = account(&credentials.folded_name());

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::future::join;
 use ldap3::Scope;
-use tokio::time::timeout;
 
 use crate::ambient::Entropy;
 use crate::config;
@@ -112,8 +111,8 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let binding = Binding::within(self.timeout);
         let work = self.verify_at_leisure(credentials, found, &binding);
-        let verified = timeout(self.timeout, work).await;
-        let verified = verified.unwrap_or_else(|_| Err(DirectoryError::Timeout.into()));
+        let verified = binding.limits(work).await;
+        let verified = verified.unwrap_or_else(|| Err(DirectoryError::Timeout.into()));
         verified.map_err(|error| binding.weighed(error))
     }
 
@@ -145,11 +144,13 @@ impl LdapDirectory {
         binding: &Binding,
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
-        let account = self.may_be_tried(&entry, found).await?;
+        let account = self.may_be_tried(&entry, found, binding).await?;
         // Beside each other, which saves a round trip. Who proves nothing costs one search
         // more for it, and how that ends is of no account then.
         let bind = self.pool.bind(&entry.dn, credentials.password(), binding);
-        let (answer, membership) = join(bind, binding.beside(self.membership(&entry.dn))).await;
+        let membership = binding.beside(self.membership(&entry.dn));
+        // Boxed, because it is large and wrapped several times.
+        let (answer, membership) = Box::pin(join(bind, membership)).await;
         match self.in_the_light_of(&entry, answer?.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
@@ -168,18 +169,19 @@ impl LdapDirectory {
         &self,
         entry: &Entry,
         found: impl AsyncFnOnce(directory::Account) -> bool,
+        binding: &Binding,
     ) -> Result<String, VerifyError> {
         // Read before the bind: an empty name would be an anonymous one.
         let account = Dn::parse(&entry.dn).ok_or(DirectoryError::Protocol("an entry's name"))?;
         let Held { general, own, own_is_assumed } = self.lockouts.held(entry, &self.pool).await;
         let account = account.to_string();
-        let may = found(directory::Account {
+        let found = found(directory::Account {
             name: account.clone(),
             general_lockout: general,
             own_lockout: own,
             own_is_assumed,
-        })
-        .await;
+        });
+        let may = binding.pauses(found).await;
         if may { Ok(account) } else { Err(VerifyError::Withheld) }
     }
 

@@ -43,7 +43,6 @@ mod stamp;
 mod state;
 mod users_file;
 
-use std::error::Error as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -143,8 +142,7 @@ impl Directory {
     }
 
     /// Checks a name and a password, within `directory.timeout`. At most one bind is
-    /// sent with the password. The name of an emergency account is asked of the directory
-    /// as any other, and only while that is down of our own file.
+    /// sent with the password. The name of an emergency account is asked about as any other.
     ///
     /// # Errors
     /// When they do not fit, the account cannot be used, or the directory is unavailable.
@@ -158,38 +156,6 @@ impl Directory {
     /// # Errors
     /// As above, and `Withheld` when `found` says no.
     pub async fn verify_if(
-        &self,
-        credentials: &Credentials,
-        found: impl AsyncFnOnce(Account) -> bool,
-    ) -> Result<Person, VerifyError> {
-        let emergency = self.emergency.as_ref().filter(|it| it.has(credentials));
-        let Some(emergency) = emergency else { return self.ask(credentials, found).await };
-        let mut was_told = false;
-        // Known to be down, it is not told the password of an emergency account.
-        if !self.is_down() {
-            match self.ask(credentials, found).await {
-                Err(answer) if self.is_silence(&answer) => {
-                    let cause = answer.source().map(tracing::field::display);
-                    tracing::warn!(cause, "the directory cannot answer for an emergency account");
-                    was_told = matches!(answer, VerifyError::Unjudged(_));
-                }
-                answer => return answer,
-            }
-        }
-        emergency.verify(credentials).await.map_err(|error| match error {
-            VerifyError::Unavailable(error) if was_told => VerifyError::Unjudged(error),
-            error => error,
-        })
-    }
-
-    /// Whether the name is that of an emergency account, of use now or not.
-    #[must_use]
-    pub fn has_emergency(&self, credentials: &Credentials) -> bool {
-        self.emergency.as_ref().is_some_and(|it| it.has(credentials))
-    }
-
-    /// Asks the directory itself, and keeps in mind whether it said anything.
-    async fn ask(
         &self,
         credentials: &Credentials,
         found: impl AsyncFnOnce(Account) -> bool,
@@ -209,6 +175,25 @@ impl Directory {
             _ => *self.doubt() = None,
         }
         verified
+    }
+
+    /// Whether there are emergency accounts, and after this answer one may log in.
+    #[must_use]
+    pub fn calls_for_emergency(&self, answer: &VerifyError) -> bool {
+        self.emergency.is_some() && self.is_silence(answer)
+    }
+
+    /// Checks a name and a password of an emergency account. Nothing that can be measured
+    /// tells whether there is one of the name.
+    ///
+    /// # Errors
+    /// When there is none, the password is wrong, the account is closed, or too many others
+    /// are being compared.
+    pub async fn verify_emergency(&self, credentials: &Credentials) -> Result<Person, VerifyError> {
+        match &self.emergency {
+            Some(emergency) => emergency.verify(credentials).await,
+            None => Err(VerifyError::Rejected(Rejection::NoSuchUser)),
+        }
     }
 
     /// Whether an answer says that the directory gives none, so that an emergency account

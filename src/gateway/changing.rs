@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::audit::{Event, Record};
 use crate::directory::{ChangeError, Directory, Objection};
 use crate::gateway::Services;
+use crate::gateway::logins::Place;
 use crate::gateway::opening::{may_be_tried, not_tried, turned_away};
 use crate::identity::{Credentials, Subject};
 use crate::refusal::Refusal;
@@ -35,6 +36,7 @@ pub(super) struct Changing {
     pub(super) device: Option<Secret<String>>,
     /// What the change token said, if there was one.
     pub(super) ticket: Option<ChangeTicket>,
+    pub(super) place: Arc<Place>,
 }
 
 /// Why a password is still the old one.
@@ -140,7 +142,7 @@ impl Changing {
         services: &Services,
         account: &mut Option<String>,
     ) -> Result<Renewed, Unchanged> {
-        let Self { directory, credentials, renewed, address, device, ticket } = self;
+        let Self { directory, credentials, renewed, address, device, ticket, place } = self;
         // Counted before anybody is asked.
         let name = credentials.folded_name();
         let begun = services.throttle.begin(&name, address, device.as_ref()).await;
@@ -150,6 +152,7 @@ impl Changing {
             attempt.withdraw().await;
             return Err(not_counted(denied));
         }
+        place.put_off(attempt.delay());
         // Before the directory, as every try there may cost a login that the person has left.
         let judged = directory.judge_new(&credentials, renewed.password()).await;
         let ready = match judged {

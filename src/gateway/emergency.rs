@@ -1,10 +1,14 @@
-//! Emergency accounts at a login: the reason that they must give, and the trace that
-//! they leave. Knows neither the accounts nor whether the directory is down.
+//! Emergency accounts at a login: how they are tried, the reason that they must give, and
+//! the trace that they leave. Knows neither the accounts nor whether the directory is down.
+
+use std::net::IpAddr;
 
 use crate::audit::{Event, Record};
-use crate::directory::{Bar, Rejection, VerifyError};
+use crate::directory::{Bar, Directory, Person, Rejection, VerifyError};
 use crate::gateway::Services;
+use crate::identity::Credentials;
 use crate::refusal::Refusal;
+use crate::throttle::Denied;
 
 /// Longest reason, in bytes: an audit record holds no more.
 const REASON_BYTES_MAX: usize = 256;
@@ -34,13 +38,50 @@ pub(super) fn demand(reason: Option<&GivenReason>) -> Result<(), (Refusal, &'sta
     reason.map(|_| ()).ok_or((Refusal::ReasonRequired, "break_glass_no_reason"))
 }
 
-/// Whether a refusal is one of an emergency account's.
-pub(super) const fn concerns(error: &VerifyError) -> bool {
-    matches!(
-        error,
-        VerifyError::Rejected(Rejection::Emergency)
-            | VerifyError::AccountUnavailable(Bar::EmergencyDisabled)
-    )
+/// What the emergency accounts say of somebody about whom the directory says nothing.
+pub(super) enum Instead {
+    /// It is one of them, and the password is right; the account may be disabled.
+    Proved(Result<Person, Bar>),
+    /// It is one of them, and the password is wrong.
+    Wrong,
+    /// It is none of them, or nobody could compare the password.
+    Nothing,
+    /// There were too many tries.
+    Untried(Denied),
+}
+
+/// Tries a name and a password at the emergency accounts. For any name that takes the same
+/// time and counts in the same way, so that those who do not know the password do not learn
+/// which names are theirs. Only now is the try counted here: until the directory has been
+/// silent nobody knows whether it will be, and what counts here must keep nobody from it.
+pub(super) async fn instead(
+    services: &Services,
+    directory: &Directory,
+    (credentials, address): (&Credentials, IpAddr),
+) -> Instead {
+    let begun = services.throttle.begin_outage(&credentials.folded_name(), address).await;
+    let attempt = match begun {
+        Ok(attempt) => attempt,
+        Err(denied) => return Instead::Untried(denied),
+    };
+    match directory.verify_emergency(credentials).await {
+        Ok(person) => {
+            attempt.succeeded().await;
+            Instead::Proved(Ok(person))
+        }
+        Err(VerifyError::AccountUnavailable(bar)) => {
+            attempt.succeeded().await;
+            Instead::Proved(Err(bar))
+        }
+        Err(VerifyError::Rejected(rejection)) => {
+            attempt.failed();
+            if rejection == Rejection::Emergency { Instead::Wrong } else { Instead::Nothing }
+        }
+        Err(_) => {
+            attempt.withdraw().await;
+            Instead::Nothing
+        }
+    }
 }
 
 /// Makes a login by an emergency account heard: in metric, log and audit.

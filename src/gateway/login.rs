@@ -132,9 +132,9 @@ impl Gateway {
         let place = services.logins.enter(client, config.logins);
         let place = place.inspect_err(|_| services.metrics.limit_hits("logins").inc())?;
         let place = Arc::new(place);
-        let (schedule, began) = (Schedule::every(config.refusal_after), Instant::now());
+        let schedule = Schedule::every(config.refusal_after);
         let result = work(Arc::clone(&place)).await;
-        level(schedule, began, result).await
+        level(schedule, place.began(), result).await
     }
 
     /// Logs in.
@@ -175,6 +175,7 @@ impl Gateway {
             ),
             record,
             began,
+            place: Arc::clone(&place),
         };
         // On the control runtime, to its end: neither a bind that has begun nor the record of
         // a session that was opened is cut off by a client that goes away.

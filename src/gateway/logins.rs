@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -29,7 +30,9 @@ impl Refused for Refusal {
 
 /// The result of a login that began then, a refusal at its time. One that is decided by
 /// the name as typed and the address alone, before anybody is looked up, tells nothing
-/// of an account and need not wait.
+/// of an account and need not wait. It may come after waiting for other tries of that
+/// name or address, which end for those who wait when they succeed, or else when their
+/// own refusal is due: when they were judged shows in neither.
 pub(super) async fn level<T, E: Refused>(
     schedule: Schedule,
     began: Instant,
@@ -59,6 +62,7 @@ struct Counts {
 pub(super) struct Place {
     logins: Logins,
     address: AddressKey,
+    began: Mutex<Instant>,
 }
 
 impl Logins {
@@ -76,7 +80,7 @@ impl Logins {
         counts.all += 1;
         counts.by_address.insert(address, of_address + 1);
         drop(counts);
-        Ok(Place { logins: self.clone(), address })
+        Ok(Place { logins: self.clone(), address, began: Mutex::new(Instant::now()) })
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -85,6 +89,18 @@ impl Logins {
 }
 
 impl Place {
+    /// From when on the time of a refusal counts.
+    pub(super) fn began(&self) -> Instant {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The login waited for so long for others' tries to end, which is no time of its own:
+    /// else others could let it begin just before a step, and see by the step of its
+    /// answer what it took from there.
+    pub(super) fn put_off(&self, delay: Duration) {
+        *self.began.lock().unwrap_or_else(PoisonError::into_inner) += delay;
+    }
+
     /// Work that holds it to its end.
     pub(super) async fn held_by<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         let done = work.await;
@@ -151,6 +167,21 @@ mod tests {
             [Ok(()), Err(Refusal::TooManyAttempts { retry_after }), Err(Refusal::Overloaded)]
         {
             assert_eq!(answered(STEP / 5, result).await, STEP / 5, "{result:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_refusal_begins_when_the_login_was_counted() {
+        for (waited, took) in [(0, 20), (480, 20), (495, 20), (1700, 499)] {
+            let (waited, took) = (Duration::from_millis(waited), Duration::from_millis(took));
+            let place = Logins::default().enter(IpAddr::from([192, 0, 2, 1]), 1).unwrap();
+            let came = Instant::now();
+            sleep(waited).await;
+            place.put_off(waited);
+            sleep(took).await;
+            let refused = Err::<(), _>(Refusal::InvalidCredentials);
+            assert_eq!(level(Schedule::every(STEP), place.began(), refused).await, refused);
+            assert_eq!(came.elapsed(), waited + STEP, "{waited:?}");
         }
     }
 

@@ -1,17 +1,20 @@
 //! From credentials to an open session, recorded: the part of a login that runs to
 //! its end on the control runtime, whatever its client does meanwhile. Knows no HTTP.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::{OptionFuture, join3};
 use tokio::time::Instant;
 
 use crate::audit::Record;
-use crate::directory::{Account, Directory, Notice, Person, VerifyError};
+use crate::directory::{
+    Account, Bar, Directory, DirectoryError, Notice, Person, Rejection, VerifyError,
+};
 use crate::gateway::Services;
-use crate::gateway::emergency::{self, GivenReason};
+use crate::gateway::emergency::{self, GivenReason, Instead};
 use crate::gateway::endpoints::end_and_record;
-use crate::gateway::logins::Refused;
+use crate::gateway::logins::{Place, Refused};
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
 use crate::refusal::Refusal;
@@ -33,6 +36,7 @@ pub(super) struct Opening {
     /// The login's record, with the keyed hash of the name as typed.
     pub(super) record: Record,
     pub(super) began: Instant,
+    pub(super) place: Arc<Place>,
 }
 
 /// A login that succeeded.
@@ -85,10 +89,10 @@ impl Opening {
     /// Asks the directory, opens the session, records the outcome, and ends the session
     /// that the browser had before.
     pub(super) async fn complete(self, services: Arc<Services>) -> Result<LoggedIn, Unopened> {
-        let Self { directory, credentials, origin, device, reason, previous, mut record, began } =
-            self;
+        let Self { directory, credentials, origin, device, reason, previous, .. } = self;
+        let (mut record, began) = (self.record, self.began);
         let asked = (&credentials, device, reason.as_ref());
-        let verdict = verify(&services, &directory, asked, origin).await;
+        let verdict = verify(&services, (&directory, &self.place), asked, origin).await;
         record.outcome = verdict.outcome;
         record.duration = Some(began.elapsed());
         record.detail = verdict.notice.map(|notice| notice.detail().into());
@@ -191,62 +195,96 @@ pub(super) fn count(services: &Services, outcome: &'static str, began: Instant) 
 /// Verifies the password at the directory and prepares the session.
 async fn verify(
     services: &Services,
-    directory: &Directory,
+    (directory, place): (&Directory, &Place),
     (credentials, device, reason): (&Credentials, Option<Secret<String>>, Option<&GivenReason>),
     origin: Origin,
 ) -> Verdict {
-    // Counted before anybody is asked.
-    let name = credentials.folded_name();
-    let begun = if directory.has_emergency(credentials) {
-        services.throttle.begin_emergency(&name, origin.address).await
-    } else {
-        services.throttle.begin(&name, origin.address, device.as_ref()).await
-    };
-    let mut attempt = match begun {
-        Ok(attempt) => attempt,
-        Err(denied) => {
-            let (refusal, outcome) = not_tried(denied);
-            return Verdict::refused(refusal, outcome);
+    let asked = (credentials, device.as_ref(), origin.address);
+    let Judged { person, account, emergency } =
+        Box::pin(judge(services, (directory, place), asked)).await;
+    let (person, remembering) = match person {
+        Ok(proved) => proved,
+        Err((refusal, outcome)) => {
+            return Verdict { account, emergency, ..Verdict::refused(refusal, outcome) };
         }
     };
-    let (mut account, mut notice, mut denied) = (None, None, None);
-    let verified = directory
-        .verify_if(credentials, async |found| {
-            denied = may_be_tried(services, &mut attempt, &found).await.err();
-            account = Some(found.name);
-            denied.is_none()
-        })
-        .await;
-    let is_emergency = match &verified {
-        Ok(person) => person.emergency,
-        Err(error) => emergency::concerns(error),
+    let notice = person.notice;
+    let (result, outcome) = match prepare(services, person, reason, origin) {
+        Ok(prepared) => (Ok(Verified { prepared, remembering }), "ok"),
+        Err((refusal, outcome)) => (Err(refusal), outcome),
     };
-    if is_emergency {
-        // It is one of ours, so that nobody typed a password into the name field.
-        account = Some(credentials.folded_name());
-        attempt.leave_account();
-    }
-    let (refusal, outcome) = match verified {
-        Ok(person) => {
-            let remembering = attempt.succeeded().await;
-            notice = person.notice;
-            match prepare(services, person, reason, origin) {
-                Ok(prepared) => {
-                    let remembering = (!is_emergency).then_some(remembering);
-                    return Verdict {
-                        result: Ok(Verified { prepared, remembering }),
-                        outcome: "ok",
-                        account,
-                        notice,
-                        emergency: is_emergency,
-                    };
+    Verdict { result, outcome, account, notice, emergency }
+}
+
+/// What became of a name and a password.
+struct Judged {
+    /// Who it is, with the device to remember; or what is answered, and the true outcome.
+    person: Result<(Person, Option<Remembering>), (Refusal, &'static str)>,
+    account: Option<String>,
+    emergency: bool,
+}
+
+/// Verifies the password at the directory, or, if that does not answer, at the emergency
+/// accounts. Who proves it at neither gets the directory's answer.
+async fn judge(
+    services: &Services,
+    (directory, place): (&Directory, &Place),
+    (credentials, device, address): (&Credentials, Option<&Secret<String>>, IpAddr),
+) -> Judged {
+    let judged = |person, account, emergency| Judged { person, account, emergency };
+    // Counted before anybody is asked.
+    let begun = services.throttle.begin(&credentials.folded_name(), address, device).await;
+    let (mut account, mut denied) = (None, None);
+    let (attempt, error) = match begun {
+        Ok(mut attempt) => {
+            place.put_off(attempt.delay());
+            let found = async |found: Account| {
+                denied = may_be_tried(services, &mut attempt, &found).await.err();
+                account = Some(found.name);
+                denied.is_none()
+            };
+            match directory.verify_if(credentials, found).await {
+                Ok(person) => {
+                    let remembering = attempt.succeeded().await;
+                    return judged(Ok((person, Some(remembering))), account, false);
                 }
-                Err(refused) => refused,
+                Err(error) => (Some(attempt), error),
             }
         }
-        Err(error) => turned_away(error, attempt, denied).await,
+        // What counts at the directory keeps nobody from an emergency account. That tells
+        // of none, as it is so for every name.
+        Err(Denied::Throttled(_)) if directory.is_emergency() => {
+            (None, VerifyError::Unavailable(DirectoryError::AllDown))
+        }
+        Err(denied) => return judged(Err(not_tried(denied)), None, false),
     };
-    Verdict { account, notice, emergency: is_emergency, ..Verdict::refused(refusal, outcome) }
+    let instead = if directory.calls_for_emergency(&error) {
+        emergency::instead(services, directory, (credentials, address)).await
+    } else {
+        Instead::Nothing
+    };
+    // It is one of ours, so that nobody typed a password into the name field.
+    let ours = || Some(credentials.folded_name());
+    if let Instead::Proved(person) = instead {
+        if let Some(mut attempt) = attempt {
+            if matches!(error, VerifyError::Unjudged(_)) {
+                attempt.leave_account();
+            }
+            attempt.withdraw().await;
+        }
+        let person = person.map(|person| (person, None));
+        let disabled = |bar: Bar| (Refusal::AccountUnavailable, bar.label());
+        return judged(person.map_err(disabled), ours(), true);
+    }
+    let (refusal, outcome) = match attempt {
+        Some(attempt) => turned_away(error, attempt, denied).await,
+        None => (Refusal::DirectoryUnavailable, "directory_unavailable"),
+    };
+    match instead {
+        Instead::Wrong => judged(Err((refusal, Rejection::Emergency.label())), ours(), true),
+        Instead::Untried(denied) => judged(Err(not_tried(denied)), account, false),
+        _ => judged(Err((refusal, outcome)), account, false),
+    }
 }
 
 /// Counts a try for the account that was found, by what the directory says of its
@@ -294,8 +332,10 @@ pub(super) async fn turned_away(
     denied: Option<Denied>,
 ) -> (Refusal, &'static str) {
     match error {
-        // The attempt is dropped here and stays counted.
-        VerifyError::Rejected(rejection) => (Refusal::InvalidCredentials, rejection.label()),
+        VerifyError::Rejected(rejection) => {
+            attempt.failed();
+            (Refusal::InvalidCredentials, rejection.label())
+        }
         VerifyError::MustChange(change) => {
             attempt.succeeded().await;
             (Refusal::PasswordChangeRequired, change.label())
@@ -312,6 +352,7 @@ pub(super) async fn turned_away(
         // not tell that this spelling leads to an account.
         VerifyError::Withheld => match denied.map(not_tried) {
             Some((Refusal::TooManyAttempts { .. }, outcome)) => {
+                attempt.failed();
                 (Refusal::InvalidCredentials, outcome)
             }
             Some(not_tried) => {

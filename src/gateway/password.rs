@@ -152,8 +152,8 @@ impl Gateway {
         }
         let name = whose.as_ref().map(|(name, _)| name.clone()).unwrap_or_default();
         let device = device::brought(headers, &loaded.snapshot.config.cookie.device_name);
-        let changing =
-            whose.and_then(|whose| self.prepare(loaded, exchange, posted, (whose, device)));
+        let changing = whose
+            .and_then(|whose| self.prepare(loaded, exchange, (posted, &place), (whose, device)));
         let changing = match changing {
             Ok(changing) => changing,
             Err(unchanged) => {
@@ -200,7 +200,7 @@ impl Gateway {
         &self,
         loaded: &Loaded,
         exchange: &Exchange,
-        posted: &Posted,
+        (posted, place): (&Posted, &Arc<Place>),
         ((name, ticket), device): ((String, Option<ChangeTicket>), Option<Secret<String>>),
     ) -> Result<Changing, Unchanged> {
         let services = self.services();
@@ -220,8 +220,8 @@ impl Gateway {
         let directory = loaded.snapshot.directory.clone().ok_or_else(|| {
             Unchanged::new(Refusal::DirectoryUnavailable, "directory_unavailable")
         })?;
-        let address = exchange.client;
-        Ok(Changing { directory, credentials, renewed, address, device, ticket })
+        let (address, place) = (exchange.client, Arc::clone(place));
+        Ok(Changing { directory, credentials, renewed, address, device, ticket, place })
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Window {
 }
 
 /// What a window counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WindowFamily {
     /// Tries of a name as typed, whether or not there is anybody of it.
     Account,

@@ -3,12 +3,15 @@
 //! are kept as keyed hashes. How many an account may have is decided in `share`; whose
 //! device it is, in `device`. Requests on throttled routes are counted in `route`.
 
+mod attempt;
 mod device;
 mod route;
 mod share;
+mod under_way;
 mod unproved;
 mod window;
 
+pub use attempt::Attempt;
 pub use device::{DEVICE_LIFETIME, Remembering};
 pub use route::{Exceeded, RouteThrottles};
 pub use share::Share;
@@ -21,16 +24,15 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::ambient::{Clock, Entropy, EntropyFailed, Timestamp};
+use crate::ambient::{Clock, Entropy, EntropyFailed};
 use crate::config::{self, Lockout, Rate};
 use crate::metrics::Metrics;
 use crate::secret::Secret;
-use crate::store::{
-    AttemptId, Counting, SecretName, Store, StoreError, Taken, Window, WindowFamily,
-};
+use crate::store::{Counting, SecretName, Store, StoreError, Window, WindowFamily};
 
 use device::Device;
 use share::PER_USER;
+use under_way::UnderWay;
 
 /// How often changed counters are kept.
 const KEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -39,9 +41,9 @@ const PER_ADDRESS: &str = "login_per_address";
 /// The limit of different accounts failed on from one address.
 const ACCOUNTS: &str = "accounts_per_address";
 
-/// Failures of an emergency account from everywhere together that its window has room
+/// Failures of a name in an outage, from everywhere together, that its window has room
 /// for, as many as NIST SP 800-63B-4 section 3.2.2 allows an account.
-const EMERGENCY_MAX: u32 = 100;
+const OUTAGE_MAX: u32 = 100;
 
 /// A keyed hash.
 type Key = [u8; 32];
@@ -60,21 +62,7 @@ struct Inner {
     config: ArcSwap<config::LoginThrottle>,
     /// What the directory said of its lock-out, as far as it did.
     lockout: ArcSwap<Option<Lockout>>,
-}
-
-/// One try, counted as a failure until `succeeded` or `withdraw`; so it stays one
-/// when the client hangs up.
-#[must_use = "a dropped attempt stays counted as a failure"]
-pub struct Attempt {
-    inner: Arc<Inner>,
-    id: AttemptId,
-    at: Timestamp,
-    device: Device,
-    name: Key,
-    /// The account behind the name, once the directory has said which it is.
-    account: Option<Key>,
-    /// Where it counts, and nobody of the same account counted before.
-    windows: Vec<Window>,
+    under_way: UnderWay,
 }
 
 /// Too many failures.
@@ -137,6 +125,7 @@ impl LoginThrottle {
             device_key: hmac::Key::new(hmac::HMAC_SHA256, device_key.expose()),
             config: ArcSwap::from_pointee(config.clone()),
             lockout: ArcSwap::from_pointee(None),
+            under_way: UnderWay::default(),
         }));
         throttle.0.tell_limits();
         Ok(throttle)
@@ -144,7 +133,8 @@ impl LoginThrottle {
 
     /// Counts a try of an account (its folded name) from an address. `device` is what
     /// the browser brought of an earlier login: from a device that it knows, the
-    /// account has further tries, and the address does not matter.
+    /// account has further tries, and the address does not matter. Where there is no room
+    /// because tries are under way, it waits until they have ended.
     ///
     /// # Errors
     /// When one of them has failed too often, or the store cannot answer; nothing is
@@ -164,22 +154,27 @@ impl LoginThrottle {
         if !is_known {
             windows.extend(inner.address_windows(address, &name));
         }
-        let mut attempt = inner.attempt(device, name)?;
-        attempt.count(&windows, &[share.rule, PER_ADDRESS, ACCOUNTS]).await?;
+        let mut attempt = Attempt::new(inner, device, name)?;
+        attempt.delay = attempt.count(&windows, &[share.rule, PER_ADDRESS, ACCOUNTS]).await?;
         Ok(attempt)
     }
 
-    /// Counts a try of an emergency account's name. No directory locks such an account,
-    /// and it is needed when others work against it: one address's failures refuse that
-    /// address alone, and only a hundred of all together refuse everybody.
+    /// Counts a try of a name while the directory does not answer, whether or not it is an
+    /// emergency account's, so that it is refused at the same try for any name. No directory
+    /// locks such an account, and it is needed when others work against it: one address's
+    /// failures refuse that address alone, and only a hundred of all together refuse
+    /// everybody. Nothing here counts when the directory is back, nor for an address under
+    /// other names, where everybody fails now; but of one address one goes on at a time, so
+    /// that those of many keep nobody else waiting.
     ///
     /// # Errors
     /// As for [`Self::begin`].
-    pub async fn begin_emergency(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
+    pub async fn begin_outage(&self, account: &str, address: IpAddr) -> Result<Attempt, Denied> {
         let inner = &self.0;
-        let name = inner.key(account.as_bytes());
         let per_user = inner.config.load().per_user;
-        let from_here = [b"from\0", &network(address).octets()[..], account.as_bytes()].concat();
+        let network = network(address).octets();
+        let name = inner.key(&[b"outage\0", account.as_bytes()].concat());
+        let from_here = inner.key(&[b"from\0", &network[..], account.as_bytes()].concat());
         let window = |key, count| Window {
             family: WindowFamily::Account,
             key,
@@ -187,17 +182,13 @@ impl LoginThrottle {
             length: per_user.window,
             counting: Counting::Sliding,
         };
-        let [of_address, of_accounts] = inner.address_windows(address, &name);
-        let all = per_user.count.max(EMERGENCY_MAX);
-        let windows = [
-            window(inner.key(&from_here), per_user.count),
-            window(name, all),
-            of_address,
-            of_accounts,
-        ];
-        let mut attempt = inner.attempt(Device::default(), name)?;
-        attempt.count(&windows, &[PER_USER, PER_USER, PER_ADDRESS, ACCOUNTS]).await?;
-        Ok(attempt)
+        let all = per_user.count.max(OUTAGE_MAX);
+        let windows = [window(from_here, per_user.count), window(name, all)];
+        let mut attempt = Attempt::new(inner, Device::default(), name)?;
+        attempt.delay = attempt.count(&windows, &[PER_USER, PER_USER]).await?;
+        attempt
+            .alone((WindowFamily::Address, inner.key(&[b"outage\0", &network[..]].concat())))
+            .await
     }
 
     /// Takes over what the directory says of its lock-out; `None` while it says nothing.
@@ -249,88 +240,7 @@ impl LoginThrottle {
     }
 }
 
-impl Attempt {
-    /// Counts the try for the account that the directory found behind the name too: a
-    /// directory reads many spellings as one name, and an account may have several names.
-    /// `lockout` is what the directory says of this account alone.
-    ///
-    /// # Errors
-    /// When the account has failed too often, or the store cannot answer; the
-    /// password must not be tried then.
-    pub async fn of_account(
-        &mut self,
-        account: &str,
-        lockout: Option<Lockout>,
-    ) -> Result<(), Denied> {
-        // No typed name holds a NUL: none can stand for somebody else's account.
-        let key = self.inner.key(format!("\0{account}").as_bytes());
-        let share = self.inner.share(lockout);
-        let window = share.window(WindowFamily::Entry, key, self.device.knows_account(&key));
-        self.count(&[window], &[share.rule]).await?;
-        self.account = Some(key);
-        Ok(())
-    }
-
-    /// It is somebody else who logs in than the account that was found, which may have been
-    /// tried all the same: there the try stays counted, and no device becomes known.
-    pub fn leave_account(&mut self) {
-        if let Some(account) = self.account.take() {
-            self.windows.retain(|window| window.key != account);
-        }
-    }
-
-    /// The password was right: this try was no failure. Earlier ones stay counted.
-    pub async fn succeeded(self) -> Remembering {
-        self.give_back(|_| true).await;
-        let Self { inner, device, name, account, .. } = self;
-        Remembering { inner, device, name, account }
-    }
-
-    /// Nobody could judge the password: an outage locks nobody out.
-    pub async fn withdraw(self) {
-        self.give_back(|_| true).await;
-    }
-
-    /// The directory was told the password and did not judge it. It may have counted a
-    /// failure, so that the account's stays counted where the directory locks accounts.
-    pub async fn unanswered(self) {
-        let locks = self.inner.lockout().is_none_or(|lockout| lockout.threshold > 0);
-        self.give_back(|window| !locks || window.family == WindowFamily::Address).await;
-    }
-
-    async fn count(&mut self, windows: &[Window], rules: &[&'static str]) -> Result<(), Denied> {
-        let taken = self.inner.store.count_attempt(self.id, windows, self.at).await?;
-        if let Taken::Full { index, wait } = taken {
-            let rule = rules.get(index).copied().unwrap_or(PER_ADDRESS);
-            return Err(self.inner.throttled(rule, wait).into());
-        }
-        self.windows.extend(taken.own(windows));
-        Ok(())
-    }
-
-    /// A store that cannot answer leaves the try counted: for a time, nothing worse.
-    async fn give_back(&self, which: impl Fn(&Window) -> bool) {
-        let windows: Vec<Window> = self.windows.iter().copied().filter(|it| which(it)).collect();
-        let given = self.inner.store.give_back(self.id, &windows, self.at).await;
-        if let Err(error) = given {
-            tracing::warn!(%error, "a try that was no failure stays counted as one");
-        }
-    }
-}
-
 impl Inner {
-    fn attempt(self: &Arc<Self>, device: Device, name: Key) -> Result<Attempt, Denied> {
-        Ok(Attempt {
-            id: self.entropy.bytes()?,
-            at: self.clock.now(),
-            inner: Arc::clone(self),
-            device,
-            name,
-            account: None,
-            windows: Vec::new(),
-        })
-    }
-
     /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
     fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
         self.metrics.throttled(rule).inc();

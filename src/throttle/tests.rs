@@ -136,7 +136,7 @@ async fn one_ipv6_network_counts_as_one_address() {
     fixture.fail("another", "2001:db8:1:3::1").await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_attempt_counts_while_it_is_made_and_only_a_failure_stays() {
     let fixture = fixture(100).await;
     let mut attempts = Vec::new();
@@ -219,9 +219,9 @@ async fn what_somebody_failed_on_is_not_forgotten_by_a_try_that_is_withdrawn() {
 }
 
 #[tokio::test]
-async fn an_emergency_account_is_refused_to_one_address_long_before_it_is_to_all() {
+async fn in_an_outage_a_name_is_refused_to_one_address_long_before_it_is_to_all() {
     let fixture = fixture(1000).await;
-    let begin = async |from: &str| fixture.throttle.begin_emergency("ops", address(from)).await;
+    let begin = async |from: &str| fixture.throttle.begin_outage("ops", address(from)).await;
     for _ in 0..3 {
         drop(begin("192.0.2.1").await.unwrap());
     }
@@ -232,6 +232,15 @@ async fn an_emergency_account_is_refused_to_one_address_long_before_it_is_to_all
         failures += 1;
     }
     assert_eq!(failures, 100, "and no more from all addresses together");
+    // Nothing of that counts for the name or an address when the directory is back; nor
+    // does what counted before keep anybody out in an outage.
+    assert_eq!(fixture.three("ops").await.len(), 3);
+    for name in ["alice", "bob", "carol", "dave", "erin"] {
+        drop(fixture.throttle.begin_outage(name, address("192.0.2.3")).await.unwrap());
+        fixture.fail(name, "192.0.2.3").await;
+    }
+    fixture.refused("frank", "192.0.2.3").await;
+    assert!(fixture.throttle.begin_outage("frank", address("192.0.2.3")).await.is_ok());
     fixture.time.advance(15 * MINUTE);
     assert!(begin("192.0.2.1").await.is_ok());
 }
@@ -272,3 +281,4 @@ async fn new_limits_apply_to_what_was_counted() {
 
 mod devices;
 mod unproved;
+mod waiting;

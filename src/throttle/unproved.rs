@@ -3,7 +3,8 @@
 
 use crate::config::Rate;
 use crate::store::{Counting, Window, WindowFamily};
-use crate::throttle::{Attempt, Denied, PER_ADDRESS};
+use crate::throttle::attempt::Attempt;
+use crate::throttle::{Denied, PER_ADDRESS};
 
 impl Attempt {
     /// Counts work that is done for whoever asks, until the password was right. A
@@ -13,13 +14,15 @@ impl Attempt {
     /// # Errors
     /// When there was too much of it, or the store cannot answer.
     pub async fn costs(&mut self) -> Result<(), Denied> {
-        let counts = self.windows.iter().any(|window| window.family == WindowFamily::Address);
+        let counts = self.tries.iter().any(|(window, _)| window.family == WindowFamily::Address);
         let Some(device) = self.device.entry.as_ref().filter(|_| !counts) else { return Ok(()) };
         let Rate { count, window: length } = self.inner.config.load().per_address;
         let key = self.inner.key(&[b"unproved".as_slice(), &device.key].concat());
         let (family, counting) = (WindowFamily::Address, Counting::Sliding);
         let window = Window { family, key, count, length, counting };
-        self.count(&[window], &[PER_ADDRESS]).await
+        let delay = self.count(&[window], &[PER_ADDRESS]).await?;
+        self.delay += delay;
+        Ok(())
     }
 
     /// The password was not tried, because of something that has nothing to do with it:

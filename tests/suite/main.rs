@@ -8,6 +8,7 @@
 mod access_codes;
 mod answers;
 mod assertion;
+mod at_once;
 mod backends;
 mod break_glass;
 mod browser;

@@ -65,6 +65,24 @@ async fn every_way_to_a_refusal_ends_in_one_answer_at_one_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_for_a_try_does_not_see_which_way_it_took() {
+    let throttle = throttle().await;
+    let address = IpAddr::from([192, 0, 2, 1]);
+    for (number, (error, denied, took)) in ways().into_iter().enumerate() {
+        let (what, name) = (format!("{error:?}"), format!("user{number}"));
+        for _ in 0..4 {
+            drop(throttle.begin(&name, address, None).await.unwrap());
+        }
+        let began = Instant::now();
+        let attempt = throttle.begin(&name, address, None).await.unwrap();
+        sleep(Duration::from_millis(took)).await;
+        let _ = turned_away(error, attempt, denied).await;
+        assert!(throttle.begin(&name, address, None).await.is_err(), "{what}");
+        assert_eq!(began.elapsed(), STEP, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_such_way_counts_as_a_failure_of_the_name() {
     let throttle = throttle().await;
     let address = IpAddr::from([192, 0, 2, 1]);
