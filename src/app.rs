@@ -29,7 +29,7 @@ use crate::app::workers::Listeners;
 use crate::audit::{Audit, AuditKeys, CheckpointKey, Event, Record};
 use crate::config::{self, Config, Publication};
 use crate::directory::{Directory, LockoutReading};
-use crate::gateway::{GuessGuards, Logins, Services, Snapshot, WebSocketSlots};
+use crate::gateway::{GuessGuards, Logins, Services, Snapshot, Timer, WebSocketSlots};
 use crate::metrics::Metrics;
 use crate::policy::RouteTable;
 use crate::secret::Secret;
@@ -415,6 +415,7 @@ async fn services(
         throttle,
         change_tokens,
         logins: Logins::default(),
+        timer: Timer::start().map_err(failed("schedule"))?,
         audit,
         websockets: WebSocketSlots::new(metrics.websockets_open()),
         metrics: metrics.clone(),

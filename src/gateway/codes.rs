@@ -23,7 +23,7 @@ use crate::gateway::login::user_agent;
 use crate::gateway::needs_login;
 use crate::gateway::observe::Decision;
 use crate::gateway::redeeming::{Redeeming, Welcomed, refused};
-use crate::gateway::schedule::Schedule;
+use crate::gateway::schedule::{Schedule, Timer};
 use crate::gateway::unread::read_bounded;
 use crate::gateway::worker::Loaded;
 use crate::gateway::{Gateway, Inbound, Services};
@@ -100,7 +100,12 @@ impl Gateway {
         let headers = &inbound.parts.headers;
         let body = self.body_of_ours(loaded, exchange).await?;
         let Some(code) = typed(headers, &body)? else {
-            return Err(released(Refusal::InvalidAccessCode, exchange.began).await);
+            return Err(released(
+                Refusal::InvalidAccessCode,
+                &self.services().timer,
+                exchange.began,
+            )
+            .await);
         };
         let redeeming = Redeeming {
             codes,
@@ -119,7 +124,7 @@ impl Gateway {
         let redeemed = services.control.spawn(redeeming.complete(Arc::clone(services)));
         match redeemed.await.map_err(|_| Refusal::Internal)? {
             Ok(welcomed) => Ok(welcome(loaded, exchange, &welcomed)),
-            Err(refusal) => Err(released(refusal, exchange.began).await),
+            Err(refusal) => Err(released(refusal, &self.services().timer, exchange.began).await),
         }
     }
 
@@ -134,7 +139,12 @@ impl Gateway {
         let issuer = self.issuer(loaded, exchange, &inbound).await?;
         let body = self.body_of_ours(loaded, exchange).await?;
         let Some(code) = typed(&inbound.parts.headers, &body)? else {
-            return Err(released(Refusal::InvalidAccessCode, exchange.began).await);
+            return Err(released(
+                Refusal::InvalidAccessCode,
+                &self.services().timer,
+                exchange.began,
+            )
+            .await);
         };
         let record = exchange.record(Event::AccessCode, "revoked", Some(204));
         let (services, subject) = (Arc::clone(self.services()), issuer.subject().clone());
@@ -145,7 +155,7 @@ impl Gateway {
         });
         match revoked.await.map_err(|_| Refusal::Internal)? {
             Ok(()) => Ok(answer::empty(StatusCode::NO_CONTENT)),
-            Err(refusal) => Err(released(refusal, exchange.began).await),
+            Err(refusal) => Err(released(refusal, &self.services().timer, exchange.began).await),
         }
     }
 
@@ -251,9 +261,9 @@ impl Gateway {
 }
 
 /// A refusal, at the moment when it may be told.
-async fn released(refusal: Refusal, began: Instant) -> Refusal {
+async fn released(refusal: Refusal, timer: &Timer, began: Instant) -> Refusal {
     if refusal == Refusal::InvalidAccessCode {
-        REFUSALS.keep(began).await;
+        REFUSALS.keep(timer, began).await;
     }
     refusal
 }
@@ -374,6 +384,7 @@ mod tests {
     use crate::access_code::{AccessCodes, Code, CodeKeys, Ledger};
     use crate::ambient::{Clock, Entropy};
     use crate::config::{self, GuessBudget, Rate, SuccessBound};
+    use crate::gateway::schedule::Timer;
     use crate::identity::Subject;
     use crate::metrics::Metrics;
     use crate::refusal::Refusal;
@@ -416,7 +427,7 @@ mod tests {
             sleep(Duration::from_millis(took)).await;
             let (refusal, recorded) = refused(&error);
             assert_eq!(recorded, outcome, "known here alone");
-            assert_eq!(released(refusal, began).await, Refusal::InvalidAccessCode);
+            assert_eq!(released(refusal, &Timer::here(), began).await, Refusal::InvalidAccessCode);
             assert_eq!(began.elapsed(), Duration::from_millis(250));
         }
     }

@@ -134,7 +134,7 @@ impl Gateway {
         let place = Arc::new(place);
         let schedule = Schedule::every(config.refusal_after);
         let result = work(Arc::clone(&place)).await;
-        level(schedule, place.began(), result).await
+        level((schedule, &services.timer), place.began(), result).await
     }
 
     /// Logs in.

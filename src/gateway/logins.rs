@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::gateway::schedule::Schedule;
+use crate::gateway::schedule::{Schedule, Timer};
 use crate::refusal::Refusal;
 use crate::wire::client::AddressKey;
 
@@ -34,14 +34,14 @@ impl Refused for Refusal {
 /// name or address, which end for those who wait when they succeed, or else when their
 /// own refusal is due: when they were judged shows in neither.
 pub(super) async fn level<T, E: Refused>(
-    schedule: Schedule,
+    (schedule, timer): (Schedule, &Timer),
     began: Instant,
     result: Result<T, E>,
 ) -> Result<T, E> {
     if let Err(refused) = &result
         && !matches!(refused.refusal(), Refusal::TooManyAttempts { .. } | Refusal::Overloaded)
     {
-        schedule.keep(began).await;
+        schedule.keep(timer, began).await;
     }
     result
 }
@@ -129,7 +129,7 @@ mod tests {
 
     use tokio::time::{Instant, sleep};
 
-    use super::{Logins, Schedule, level};
+    use super::{Logins, Schedule, Timer, level};
     use crate::refusal::Refusal;
 
     const STEP: Duration = Duration::from_millis(500);
@@ -138,7 +138,7 @@ mod tests {
     async fn answered(took: Duration, result: Result<(), Refusal>) -> Duration {
         let began = Instant::now();
         sleep(took).await;
-        assert_eq!(level(Schedule::every(STEP), began, result).await, result);
+        assert_eq!(level((Schedule::every(STEP), &Timer::here()), began, result).await, result);
         began.elapsed()
     }
 
@@ -180,7 +180,10 @@ mod tests {
             place.put_off(waited);
             sleep(took).await;
             let refused = Err::<(), _>(Refusal::InvalidCredentials);
-            assert_eq!(level(Schedule::every(STEP), place.began(), refused).await, refused);
+            assert_eq!(
+                level((Schedule::every(STEP), &Timer::here()), place.began(), refused).await,
+                refused
+            );
             assert_eq!(came.elapsed(), waited + STEP, "{waited:?}");
         }
     }

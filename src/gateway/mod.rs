@@ -42,6 +42,7 @@ pub use body::Body;
 pub use guess::GuessGuards;
 pub use logins::Logins;
 pub use plain::PlainHttp;
+pub use schedule::Timer;
 pub use websocket::WebSocketSlots;
 pub use worker::{Gateway, Services, Snapshot};
 

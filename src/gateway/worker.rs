@@ -25,6 +25,7 @@ use crate::gateway::guess::GuessGuards;
 use crate::gateway::logins::Logins;
 use crate::gateway::observe::RouteMeter;
 use crate::gateway::protection::Protection;
+use crate::gateway::schedule::Timer;
 use crate::gateway::websocket::WebSocketSlots;
 use crate::metrics::{Histogram, IntCounter, Metrics};
 use crate::policy::{OwnEndpoint, Route, RouteTable};
@@ -73,6 +74,8 @@ pub struct Services {
     pub change_tokens: ChangeTokens,
     /// The logins under way.
     pub logins: Logins,
+    /// Where refusals wait for their time.
+    pub timer: Timer,
     /// Where guesses of codes are counted.
     pub guesses: Ledger,
     /// The audit log.

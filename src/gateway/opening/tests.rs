@@ -11,7 +11,7 @@ use crate::ambient::{Clock, Entropy};
 use crate::config;
 use crate::directory::{DirectoryError, Rejection, VerifyError};
 use crate::gateway::logins::level;
-use crate::gateway::schedule::Schedule;
+use crate::gateway::schedule::{Schedule, Timer};
 use crate::metrics::Metrics;
 use crate::policy::sample;
 use crate::refusal::Refusal;
@@ -58,7 +58,8 @@ async fn every_way_to_a_refusal_ends_in_one_answer_at_one_time() {
         let attempt = throttle.begin(&format!("user{number}"), address, None).await.unwrap();
         sleep(Duration::from_millis(took)).await;
         let (refusal, _) = turned_away(error, attempt, denied).await;
-        let result: Result<(), Refusal> = level(Schedule::every(STEP), began, Err(refusal)).await;
+        let result: Result<(), Refusal> =
+            level((Schedule::every(STEP), &Timer::here()), began, Err(refusal)).await;
         assert_eq!(result, Err(Refusal::InvalidCredentials), "{what}");
         assert_eq!(began.elapsed(), STEP, "{what}");
     }
