@@ -186,6 +186,13 @@ impl Entropy {
     }
 }
 
+/// The next whole step of a time that went by: at least one, and never that time itself.
+#[must_use]
+pub fn next_step(step: Duration, elapsed: Duration) -> Duration {
+    let past = elapsed.as_nanos().checked_div(step.as_nanos()).unwrap_or(0);
+    step.saturating_mul(u32::try_from(past).unwrap_or(u32::MAX).saturating_add(1))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

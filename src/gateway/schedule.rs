@@ -10,6 +10,8 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio::time::{Instant, sleep_until};
 
+use crate::ambient::next_step;
+
 /// A thread that does nothing but wait. Where sockets are waited for too, whole
 /// milliseconds go by from the moment at which a thread went to wait, so that a fraction
 /// of one would show when the answer was known.
@@ -62,13 +64,7 @@ impl Schedule {
 
     /// Waits for the next moment of a request that began then.
     pub(super) async fn keep(self, timer: &Timer, began: Instant) {
-        timer.until(began + self.after(began.elapsed())).await;
-    }
-
-    /// The next moment for what took so long.
-    fn after(self, elapsed: Duration) -> Duration {
-        let past = elapsed.as_nanos().checked_div(self.step.as_nanos()).unwrap_or(0);
-        self.step.saturating_mul(u32::try_from(past).unwrap_or(u32::MAX).saturating_add(1))
+        timer.until(began + next_step(self.step, began.elapsed())).await;
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::ambient::next_step;
 use crate::config::Lockout;
 use crate::store::{AttemptId, Taken, Window, WindowFamily};
 use crate::throttle::device::Device;
@@ -113,9 +114,7 @@ impl Attempt {
     pub fn failed(mut self) {
         self.tries.retain(|(window, _)| window.family != WindowFamily::Entry);
         let (began, step) = (self.began + self.delay, self.inner.config.load().refusal_after);
-        let steps = began.elapsed().as_nanos().checked_div(step.as_nanos()).unwrap_or(0);
-        let steps = u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1);
-        let (tries, answered) = (self.tries, began + step.saturating_mul(steps));
+        let (tries, answered) = (self.tries, began + next_step(step, began.elapsed()));
         tokio::spawn(async move {
             sleep_until(answered).await;
             drop(tries);
