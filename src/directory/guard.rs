@@ -50,12 +50,25 @@ async fn admit(
 ) -> Result<(), Ended> {
     let mut buffer = BytesMut::new();
     loop {
-        while let Some(length) = ber::message(&buffer)? {
-            library.write_all(&buffer.split_to(length)).await?;
-        }
+        let (whole, checked) = whole_messages(&buffer);
+        library.write_all(&buffer.split_to(whole)).await?;
+        checked?;
         buffer.reserve(READ_BYTES);
         if server.read_buf(&mut buffer).await? == 0 {
             return Ok(());
+        }
+    }
+}
+
+/// How long the messages are together that are there to their ends, up to one that is
+/// malformed.
+fn whole_messages(bytes: &[u8]) -> (usize, Result<(), Malformed>) {
+    let mut whole = 0;
+    loop {
+        match ber::message(bytes.get(whole..).unwrap_or_default()) {
+            Ok(Some(length)) => whole += length,
+            Ok(None) => return (whole, Ok(())),
+            Err(malformed) => return (whole, Err(malformed)),
         }
     }
 }
