@@ -39,8 +39,11 @@ use crate::store::SecretName;
 use crate::throttle::{LoginThrottle, RouteThrottles};
 use crate::token::{self, AssertionIssuer, AssertionKeys, ChangeTokens};
 
-/// Threads of the runtime for everything that is not a forwarded request.
+/// Threads of the runtime for everything that is neither a forwarded request nor a login.
 const CONTROL_THREADS: usize = 2;
+/// Threads of the runtime of logins. With several, each message of the directory's would
+/// wake another one.
+const LOGIN_THREADS: usize = 1;
 
 /// Wall time and randomness, as the whole process sees them.
 #[derive(Clone, Debug)]
@@ -82,6 +85,7 @@ fn failed<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> AppErro
 /// A running gateway. Dropping it without [`App::drain`] breaks everything off.
 pub struct App {
     control: Option<Runtime>,
+    login: Option<Runtime>,
     services: Arc<Services>,
     shared: ServerShared,
     readiness: Readiness,
@@ -105,16 +109,12 @@ impl App {
     pub fn start(config: Config, ambient: &Ambient) -> Result<Self, AppError> {
         // Libraries that take the process's default provider get ours; a second start keeps it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let control = Builder::new_multi_thread()
-            .worker_threads(CONTROL_THREADS)
-            .thread_name("control")
-            .enable_all()
-            .build()
-            .map_err(failed("control runtime"))?;
+        let control = runtime("control", CONTROL_THREADS)?;
+        let login = runtime("login", LOGIN_THREADS)?;
         let metrics = Metrics::new().map_err(failed("metrics"))?;
         metrics.build_info(env!("CARGO_PKG_VERSION")).set(1);
         let services =
-            Arc::new(control.block_on(services(config, ambient, &metrics, control.handle()))?);
+            Arc::new(control.block_on(services(config, ambient, &metrics, (&control, &login)))?);
         let snapshot = services.snapshot.load_full();
         let readiness = readiness(&services);
         let telemetry = control
@@ -158,6 +158,7 @@ impl App {
             shared,
             readiness,
             control: Some(control),
+            login: Some(login),
         };
         app.follow(&snapshot);
         if snapshot.assertion_keys.has_made() {
@@ -285,7 +286,7 @@ impl App {
                 });
                 tokio::join!(directory.keep_up(), locks);
             };
-            self.control().spawn(keep).abort_handle()
+            self.services.login.spawn(keep).abort_handle()
         });
         let mut current = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = std::mem::replace(&mut *current, keeper) {
@@ -342,10 +343,16 @@ impl Drop for App {
     fn drop(&mut self) {
         self.shared.drain.begin();
         // A runtime must not be waited for where others run.
-        if let Some(control) = self.control.take() {
-            control.shutdown_background();
+        for runtime in [self.login.take(), self.control.take()].into_iter().flatten() {
+            runtime.shutdown_background();
         }
     }
+}
+
+fn runtime(name: &'static str, threads: usize) -> Result<Runtime, AppError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name(name).enable_all();
+    builder.build().map_err(failed("runtimes"))
 }
 
 /// Listens to operators, if they have a socket; the task ends it when it is aborted.
@@ -387,7 +394,7 @@ async fn services(
     config: Config,
     ambient: &Ambient,
     metrics: &Metrics,
-    control: &Handle,
+    (control, login): (&Runtime, &Runtime),
 ) -> Result<Services, AppError> {
     let Ambient { clock, entropy } = ambient;
     let sessions = Sessions::open_store(&config, clock.clone(), entropy.clone(), metrics)
@@ -421,7 +428,8 @@ async fn services(
         metrics: metrics.clone(),
         clock: clock.clone(),
         entropy: entropy.clone(),
-        control: control.clone(),
+        control: control.handle().clone(),
+        login: login.handle().clone(),
     })
 }
 

@@ -1,5 +1,5 @@
 //! From an old password and a new one to a changed one, recorded: the part of a
-//! change that runs to its end on the control runtime, whatever its client does
+//! change that runs to its end on the runtime of logins, whatever its client does
 //! meanwhile. Knows no HTTP.
 
 use std::net::IpAddr;
@@ -103,7 +103,8 @@ impl Changing {
     ) -> Result<(), Unchanged> {
         let began = Instant::now();
         let mut account = None;
-        let changed = self.ask(&services, &mut account).await;
+        // Boxed, because it is large.
+        let changed = Box::pin(self.ask(&services, &mut account)).await;
         if let Some(account) = account {
             record.subject = Some(account.into());
             record.name_hash = None;

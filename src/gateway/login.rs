@@ -177,9 +177,9 @@ impl Gateway {
             began,
             place: Arc::clone(&place),
         };
-        // On the control runtime, to its end: neither a bind that has begun nor the record of
+        // On a runtime of its own, to its end: neither a bind that has begun nor the record of
         // a session that was opened is cut off by a client that goes away.
-        let opened = services.control.spawn(place.held_by(opening.complete(Arc::clone(services))));
+        let opened = services.login.spawn(place.held_by(opening.complete(Arc::clone(services))));
         opened.await.map_err(|_| Refusal::Internal)?
     }
 

@@ -1,5 +1,5 @@
 //! From credentials to an open session, recorded: the part of a login that runs to
-//! its end on the control runtime, whatever its client does meanwhile. Knows no HTTP.
+//! its end on the runtime of logins, whatever its client does meanwhile. Knows no HTTP.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -164,10 +164,10 @@ impl Gateway {
                 return Err(unchanged.into());
             }
         };
-        // On the control runtime, to its end: a client that goes away leaves no change
+        // On the runtime of logins, to its end: a client that goes away leaves no change
         // without its record.
         let work = Arc::clone(&place).held_by(changing.complete(Arc::clone(services), record));
-        let changed = services.control.spawn(work).await;
+        let changed = services.login.spawn(work).await;
         let changed =
             changed.unwrap_or_else(|_| Err(Unchanged::new(Refusal::Internal, "internal")));
         changed?;

@@ -88,6 +88,9 @@ pub struct Services {
     pub entropy: Entropy,
     /// The runtime of everything that is not a forwarded request.
     pub control: Handle,
+    /// The runtime of logins and of the directory's connections: one thread, so that what a
+    /// login asks and what it is answered never change threads.
+    pub login: Handle,
     /// Open WebSockets.
     pub websockets: WebSocketSlots,
 }
