@@ -15,8 +15,11 @@ use crate::secret::Secret;
 use crate::store::{Expiring, Family, Put, StoreError};
 use crate::throttle::{Inner, Key, hashed};
 
-/// How long a device is known after its last login.
+/// How long a device is known after it was given its value.
 pub const DEVICE_LIFETIME: Duration = Duration::from_hours(90 * 24);
+/// How old a value has to be for a login to give the device another one. Before that a
+/// login whose account knows the device writes nothing.
+pub(super) const VALUE_KEPT: Duration = Duration::from_hours(24);
 /// How long a value is known that another has replaced: the answer with the new one may
 /// be lost, and of two logins at once on one device each brings the old one.
 const REPLACED_LIFETIME: Duration = Duration::from_mins(1);
@@ -24,14 +27,17 @@ const REPLACED_LIFETIME: Duration = Duration::from_mins(1);
 const BONDS_MAX: usize = 8;
 /// Devices of one account; the one that logged in longest ago goes.
 const DEVICES_MAX: usize = 16;
+/// When a value was given that is to be replaced by the next login.
+const LONG_AGO: Timestamp = Timestamp::from_millis(0);
 /// How often an entry is read again because somebody else was quicker to change it.
 const ROUNDS: usize = 8;
 
 /// A device as the store knows it; one that it does not is nobody's.
-#[derive(Default)]
 pub(super) struct Device {
     pub(super) entry: Option<Entry>,
     bonds: Vec<Bond>,
+    /// When it was given its value; long ago, if another has replaced that.
+    given: Timestamp,
 }
 
 /// What the store holds of a device.
@@ -56,6 +62,11 @@ pub struct Remembering {
 }
 
 impl Device {
+    /// One that nobody knows.
+    pub(super) const fn unknown() -> Self {
+        Self { entry: None, bonds: Vec::new(), given: LONG_AGO }
+    }
+
     pub(super) fn knows_name(&self, name: &Key) -> bool {
         self.bonds.iter().any(|bond| bond.name == *name)
     }
@@ -67,12 +78,14 @@ impl Device {
 
 impl Remembering {
     /// Remembers the device under a new value, to be set as its cookie; the value it
-    /// came with is known for another moment. `None` when there is no room for more
-    /// devices, or the store cannot answer: the login is one all the same.
+    /// came with is known for another moment. `None` when the device may keep the value
+    /// that it has, when there is no room for more devices, or when the store cannot
+    /// answer: the login is one all the same.
     pub async fn remember(self) -> Option<Secret<String>> {
         let Self { inner, device, name, account } = self;
         let bond = Bond { account: account?, name };
-        if inner.config.load().devices == 0 {
+        let is_fresh = inner.clock.now().since(device.given) < VALUE_KEPT;
+        if inner.config.load().devices == 0 || is_fresh && device.bonds.contains(&bond) {
             return None;
         }
         let value = Secret::new(URL_SAFE_NO_PAD.encode(inner.entropy.bytes::<32>().ok()?));
@@ -97,19 +110,19 @@ impl Inner {
         &self,
         value: Option<&Secret<String>>,
     ) -> Result<Device, StoreError> {
-        let Some(value) = value else { return Ok(Device::default()) };
+        let Some(value) = value else { return Ok(Device::unknown()) };
         let key = hashed(&self.device_key, value.expose().as_bytes());
         let kept = self.store.get(Family::Device, key, self.clock.now()).await?;
-        Ok(kept.map_or_else(Device::default, |value| Device {
-            bonds: bonds(&value),
-            entry: Some(Entry { key, value }),
+        Ok(kept.map_or_else(Device::unknown, |value| {
+            let (bonds, given) = read(&value);
+            Device { bonds, given, entry: Some(Entry { key, value }) }
         }))
     }
 
     /// Keeps the device under its new key. All that need not wait for each other goes to
     /// the store together, which may write it at once.
     async fn remember(&self, device: Device, bond: Bond, key: Key) -> Result<Put, StoreError> {
-        let (now, Device { entry: replaced, bonds }) = (self.clock.now(), device);
+        let (now, Device { entry: replaced, bonds, .. }) = (self.clock.now(), device);
         // One that takes another's place needs no room of its own.
         let takes_place =
             replaced.is_some() || self.list(bond.account, now).await?.1.len() >= DEVICES_MAX;
@@ -121,7 +134,7 @@ impl Inner {
         let entry = Expiring {
             family: Family::Device,
             key,
-            value: with_newest(bonds, bond),
+            value: bytes(&with_newest(bonds, bond), now),
             until: now.plus(DEVICE_LIFETIME),
         };
         let listed = async {
@@ -212,7 +225,8 @@ impl Inner {
         let Some(Entry { key, value }) = replaced else { return Ok(()) };
         let now = self.clock.now();
         let until = now.plus(REPLACED_LIFETIME);
-        let entry = Expiring { family: Family::Device, key, value: value.clone(), until };
+        let retired = bytes(&read(&value).0, LONG_AGO);
+        let entry = Expiring { family: Family::Device, key, value: retired, until };
         self.store.replace(Some(value), entry, now).await.map(drop)
     }
 
@@ -221,10 +235,10 @@ impl Inner {
         let now = self.clock.now();
         for _ in 0..ROUNDS {
             let Some(before) = self.store.get(Family::Device, key, now).await? else { break };
-            let mut left = bonds(&before);
+            let (mut left, given) = read(&before);
             left.retain(|bond| bond.account != account);
             let until = if left.is_empty() { now } else { now.plus(DEVICE_LIFETIME) };
-            let entry = Expiring { family: Family::Device, key, value: bytes(&left), until };
+            let entry = Expiring { family: Family::Device, key, value: bytes(&left, given), until };
             if self.store.replace(Some(before), entry, now).await? {
                 break;
             }
@@ -233,22 +247,27 @@ impl Inner {
     }
 }
 
-fn with_newest(mut bonds: Vec<Bond>, newest: Bond) -> Vec<u8> {
+fn with_newest(mut bonds: Vec<Bond>, newest: Bond) -> Vec<Bond> {
     bonds.retain(|bond| *bond != newest);
     bonds.push(newest);
-    let too_many = bonds.len().saturating_sub(BONDS_MAX);
-    bytes(bonds.get(too_many..).unwrap_or_default())
+    bonds.drain(..bonds.len().saturating_sub(BONDS_MAX));
+    bonds
 }
 
-fn bytes(bonds: &[Bond]) -> Vec<u8> {
-    bonds.iter().flat_map(|bond| [bond.account, bond.name]).flatten().collect()
+fn bytes(bonds: &[Bond], given: Timestamp) -> Vec<u8> {
+    let pairs = bonds.iter().flat_map(|bond| [bond.account, bond.name]).flatten();
+    pairs.chain(given.millis().to_be_bytes()).collect()
 }
 
-fn bonds(bytes: &[u8]) -> Vec<Bond> {
-    let (pairs, _) = bytes.as_chunks::<64>();
+/// What `bytes` made. An older program did not say when the value was given.
+fn read(bytes: &[u8]) -> (Vec<Bond>, Timestamp) {
+    let (pairs, given) = bytes.as_chunks::<64>();
+    let given = given
+        .try_into()
+        .map_or(LONG_AGO, |given| Timestamp::from_millis(i64::from_be_bytes(given)));
     let bond = |pair: &[u8; 64]| {
         let (account, name) = pair.split_first_chunk()?;
         Some(Bond { account: *account, name: name.try_into().ok()? })
     };
-    pairs.iter().filter_map(bond).collect()
+    (pairs.iter().filter_map(bond).collect(), given)
 }

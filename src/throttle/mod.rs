@@ -184,7 +184,7 @@ impl LoginThrottle {
         };
         let all = per_user.count.max(OUTAGE_MAX);
         let windows = [window(from_here, per_user.count), window(name, all)];
-        let mut attempt = Attempt::new(inner, Device::default(), name)?;
+        let mut attempt = Attempt::new(inner, Device::unknown(), name)?;
         attempt.delay = attempt.count(&windows, &[PER_USER, PER_USER]).await?;
         attempt
             .alone((WindowFamily::Address, inner.key(&[b"outage\0", &network[..]].concat())))

@@ -32,6 +32,11 @@ impl Fixture {
         attempt.succeeded().await.remember().await
     }
 
+    /// When the value it has will be replaced by the next login.
+    fn a_day_later(&self) {
+        self.time.advance(super::super::device::VALUE_KEPT);
+    }
+
     /// How many failures it takes until there is no more, each from another address.
     async fn failures(&self, name: &str, device: Option<&Cookie>) -> usize {
         let mut count = 0;
@@ -51,7 +56,7 @@ async fn strangers_cannot_take_what_is_kept_for_a_known_device() {
     let guessed = Secret::new("x".repeat(43));
     assert_eq!(fixture.failures("alice", Some(&guessed)).await, 0);
     drop(fixture.found("alice", "10.0.0.1", Some(&device)).await.unwrap());
-    let device = fixture.logged_in("alice", Some(&device)).await.unwrap();
+    assert!(fixture.logged_in("alice", Some(&device)).await.is_none(), "it keeps its value");
     assert_eq!(fixture.failures("alice", Some(&device)).await, 1, "two in all were kept");
 }
 
@@ -72,6 +77,31 @@ async fn a_device_is_known_for_the_accounts_that_logged_in_on_it() {
     assert_eq!(fixture.failures("carol", Some(&second)).await, 3);
     fixture.time.advance(15 * MINUTE);
     assert_eq!(fixture.failures("alice", Some(&device)).await, 3, "the old value is nobody's");
+}
+
+#[tokio::test]
+async fn a_device_keeps_its_value_for_a_day() {
+    let fixture = fixture(100).await;
+    let first = fixture.logged_in("alice", None).await.unwrap();
+    fixture.time.advance(MINUTE);
+    assert!(fixture.logged_in("alice", Some(&first)).await.is_none());
+    let of_both = fixture.logged_in("bob", Some(&first)).await.unwrap();
+    // A value that was replaced lives on for a moment, in which it is replaced again.
+    let again = fixture.logged_in("alice", Some(&first)).await.unwrap();
+    for name in ["alice", "bob"] {
+        assert!(fixture.logged_in(name, Some(&of_both)).await.is_none());
+    }
+    assert_ne!(again.expose(), of_both.expose());
+    fixture.a_day_later();
+    let next = fixture.logged_in("bob", Some(&of_both)).await.unwrap();
+    fixture.time.advance(15 * MINUTE);
+    for name in ["alice", "bob"] {
+        assert_eq!(fixture.failures(name, Some(&next)).await, 5, "{name} is known by it");
+    }
+    fixture.time.advance(DEVICE_LIFETIME.saturating_sub(16 * MINUTE));
+    assert_eq!(fixture.failures("bob", Some(&next)).await, 5, "for its whole time");
+    let found = fixture.throttle.0.device(Some(&of_both)).await.unwrap();
+    assert!(found.entry.is_none(), "the one before is nobody's");
 }
 
 #[tokio::test]
@@ -118,6 +148,7 @@ async fn an_account_has_so_many_devices_and_takes_the_room_of_no_other() {
 async fn logins_at_once_on_one_device_are_all_known_and_leave_one_list() {
     let fixture = fixture(100).await;
     let device = fixture.logged_in("alice", None).await.unwrap();
+    fixture.a_day_later();
     let tabs = (0..3).map(|_| fixture.logged_in("alice", Some(&device)));
     for value in futures_util::future::join_all(tabs).await {
         let value = value.unwrap();
