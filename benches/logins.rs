@@ -1,7 +1,8 @@
 //! Logins a second against a real `OpenLDAP` server, at 1, 16 and 64 clients: by a bare
-//! loop over the LDAP library, by our directory layer, and whole ones over HTTPS. All
-//! three take turns within one run; what is compared are medians of ratios within a round.
-//! Prints figures; judges none.
+//! loop over the LDAP library, by our directory layer, and whole ones over HTTPS, with
+//! store and audit log in the folder for temporary files, and in memory. All take turns
+//! within one run; what is compared are medians of ratios within a round. Prints figures;
+//! judges none.
 //!
 //!     cargo bench --bench logins [-- --rounds 3 --seconds 3]
 
@@ -9,6 +10,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +51,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Failure = Box<dyn Error + Send + Sync>;
 
 const CLIENTS: [usize; 3] = [1, 16, 64];
+/// A file system in memory, as Linux has it.
+const MEMORY: &str = "/dev/shm";
 const GROUP: &str = "cn=contact_tracers,ou=groups,dc=example,dc=org";
 /// As the directory layer asks for them.
 const ATTRIBUTES: [&str; 7] = [
@@ -88,7 +92,13 @@ fn add_people(slapd: &Slapd) {
 struct Bench {
     slapd: Slapd,
     directory: Arc<Directory>,
-    gateway: SocketAddr,
+    on_disk: Gateway,
+    in_memory: Gateway,
+}
+
+/// A whole gateway, as it would be served.
+struct Gateway {
+    address: SocketAddr,
     connector: TlsConnector,
     _app: App,
     _setup: Setup,
@@ -98,21 +108,19 @@ fn main() -> Result<(), Failure> {
     let (rounds, seconds) = arguments()?;
     let slapd = Slapd::start();
     add_people(&slapd);
-    let (setup, config) = gateway_of(&slapd)?;
-    let app = App::start(config, &Ambient { clock: Clock::system(), entropy: Entropy::system() })?;
     let mut section = slapd.directory(LdapTransport::Tls);
     section.bind_connections = 64;
     let directory = Directory::new(&section, &Metrics::new()?, &Entropy::system())?;
     let bench = Arc::new(Bench {
         directory: Arc::new(directory),
-        gateway: app.https(),
-        connector: TlsConnector::from(client_config(setup.authority.pem(), &["http/1.1"])),
+        on_disk: Gateway::start(&slapd, &std::env::temp_dir())?,
+        in_memory: Gateway::start(&slapd, Path::new(MEMORY))?,
         slapd,
-        _app: app,
-        _setup: setup,
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async move {
+        println!("| clients | bare loop | directory layer | whole, on a disk | whole, in memory |");
+        println!("|--:|--:|--:|--:|--:|");
         for clients in CLIENTS {
             measure(&bench, clients, rounds, Duration::from_secs(seconds)).await?;
         }
@@ -135,9 +143,23 @@ fn arguments() -> Result<(usize, u64), Failure> {
     Ok((rounds, seconds))
 }
 
-/// As it would be served: audit log and store on disk.
-fn gateway_of(slapd: &Slapd) -> Result<(Setup, Config), Failure> {
-    let mut setup = Setup::new(&slapd.toml(LdapTransport::Tls), "http://127.0.0.1:9");
+impl Gateway {
+    /// With audit log and store in a folder below that one.
+    fn start(slapd: &Slapd, folder: &Path) -> Result<Self, Failure> {
+        let (setup, config) = gateway_of(slapd, folder)?;
+        let ambient = Ambient { clock: Clock::system(), entropy: Entropy::system() };
+        let app = App::start(config, &ambient)?;
+        Ok(Self {
+            address: app.https(),
+            connector: TlsConnector::from(client_config(setup.authority.pem(), &["http/1.1"])),
+            _app: app,
+            _setup: setup,
+        })
+    }
+}
+
+fn gateway_of(slapd: &Slapd, folder: &Path) -> Result<(Setup, Config), Failure> {
+    let mut setup = Setup::within(folder, &slapd.toml(LdapTransport::Tls), "http://127.0.0.1:9");
     let section = slapd.toml(LdapTransport::Tls);
     let section = section.replace("timeout = \"5s\"", "timeout = \"5s\"\nbind_connections = 64");
     setup.directory(&section);
@@ -158,22 +180,21 @@ async fn measure(
     rounds: usize,
     time: Duration,
 ) -> Result<(), Failure> {
-    let mut rates = [const { Vec::new() }; 3];
+    let mut rates = [const { Vec::new() }; 4];
     for _ in 0..rounds {
         rates[0].push(bare(bench, clients, time).await?);
         rates[1].push(layer(bench, clients, time).await?);
-        rates[2].push(whole(bench, clients, time).await?);
+        rates[2].push(whole(&bench.on_disk, clients, time).await?);
+        rates[3].push(whole(&bench.in_memory, clients, time).await?);
     }
     let ratio = |which: usize| {
         let pairs = rates[which].iter().zip(&rates[0]);
         median(pairs.map(|(rate, bare)| rate / bare).collect())
     };
-    let [bare, layer, whole] = [0, 1, 2].map(|which| median(rates[which].clone()));
-    println!(
-        "| {clients} | {bare:.0} | {layer:.0} ({:.2}) | {whole:.0} ({:.2}) |",
-        ratio(1),
-        ratio(2)
-    );
+    let rate = |which: usize| median(rates[which].clone());
+    let compared = |which: usize| format!("{:.0} ({:.2})", rate(which), ratio(which));
+    let [layer, on_disk, in_memory] = [1, 2, 3].map(compared);
+    println!("| {clients} | {:.0} | {layer} | {on_disk} | {in_memory} |", rate(0));
     Ok(())
 }
 
@@ -267,20 +288,20 @@ async fn layer(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64
     .await
 }
 
-/// Somebody's browser: its connection, and the device cookie of its last login, which is
-/// all that a browser keeps of one.
+/// Somebody's browser: its connection, and the device cookie that it was given, which is
+/// all that a browser keeps of a login.
 struct Browser {
     client: usize,
     stream: BufReader<TlsStream<TcpStream>>,
     device: String,
 }
 
-async fn whole(bench: &Arc<Bench>, clients: usize, time: Duration) -> Result<f64, Failure> {
+async fn whole(gateway: &Gateway, clients: usize, time: Duration) -> Result<f64, Failure> {
     let mut browsers = Vec::new();
     for client in 0..clients {
-        let stream = TcpStream::connect(bench.gateway).await?;
+        let stream = TcpStream::connect(gateway.address).await?;
         stream.set_nodelay(true)?;
-        let stream = bench.connector.connect(ServerName::try_from(HOST)?, stream).await?;
+        let stream = gateway.connector.connect(ServerName::try_from(HOST)?, stream).await?;
         browsers.push(Browser { client, stream: BufReader::new(stream), device: String::new() });
     }
     rate(time, browsers, log_in).await
@@ -310,11 +331,11 @@ async fn log_in(mut browser: Browser) -> Result<Browser, Failure> {
             begin.eq_ignore_ascii_case(name).then_some(rest)
         })
     };
-    let device =
-        value("set-cookie: __Host-bindgate-device=").and_then(|rest| rest.split(';').next());
-    let device = device.ok_or("no device cookie")?;
+    let given = value("set-cookie: __Host-bindgate-device=");
+    if let Some(device) = given.and_then(|rest| rest.split(';').next()) {
+        browser.device = format!("cookie: __Host-bindgate-device={device}\r\n");
+    }
     let length = value("content-length: ").ok_or("no length")?.parse()?;
-    browser.device = format!("cookie: __Host-bindgate-device={device}\r\n");
     let mut body = vec![0; length];
     browser.stream.read_exact(&mut body).await?;
     Ok(browser)

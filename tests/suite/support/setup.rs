@@ -74,7 +74,12 @@ pub(crate) struct Setup {
 impl Setup {
     /// One upstream server, and the `[directory]` section as text.
     pub(crate) fn new(directory: &str, upstream_url: &str) -> Self {
-        let files = tempfile::tempdir().expect("a temporary directory");
+        Self::within(&std::env::temp_dir(), directory, upstream_url)
+    }
+
+    /// The same, with its files in a folder of their own below that one.
+    pub(crate) fn within(folder: &Path, directory: &str, upstream_url: &str) -> Self {
+        let files = tempfile::tempdir_in(folder).expect("a temporary directory");
         let mut setup = Self {
             files,
             authority: Authority::new("gateway test authority"),
