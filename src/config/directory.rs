@@ -56,6 +56,8 @@ pub struct Directory {
     pub bind_connections: usize,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// Of how many login names the last searches are remembered.
+    pub searches_ahead: usize,
     /// `[directory.password_rules]`: what a new password must be like.
     pub password_rules: PasswordRules,
     /// The attributes that claims ask for, each once; no key of its own.
@@ -133,6 +135,7 @@ impl Directory {
             recheck_grace,
             bind_connections: 0,
             idle_timeout: Duration::ZERO,
+            searches_ahead: 0,
             password_rules: PasswordRules::default(),
             attributes: Vec::new(),
             roles: roles?,
@@ -173,6 +176,7 @@ impl Directory {
         let timeout = read_timeout(r);
         let (recheck_interval, recheck_grace) = read_recheck(r);
         let (bind_connections, idle_timeout) = servers::read_connections(r);
+        let searches_ahead = servers::read_searches_ahead(r);
         refuse_users_file(r);
         let password_checks = read_password_checks(r);
         let roles = read_roles(r, false);
@@ -204,6 +208,7 @@ impl Directory {
             recheck_grace,
             bind_connections,
             idle_timeout,
+            searches_ahead,
             password_rules: password_rules?,
             attributes: Vec::new(),
             roles: roles?,
@@ -238,7 +243,7 @@ fn read_recheck(r: &mut Reader<'_>) -> (Duration, Duration) {
 }
 
 /// What only a server has.
-const SERVER_KEYS: [&str; 17] = [
+const SERVER_KEYS: [&str; 18] = [
     "urls",
     "dns_servers",
     "start_tls",
@@ -255,6 +260,7 @@ const SERVER_KEYS: [&str; 17] = [
     "nested_groups",
     "bind_connections",
     "idle_timeout",
+    "searches_ahead",
     "password_rules",
 ];
 

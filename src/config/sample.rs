@@ -165,6 +165,7 @@ fn directory(roles: Vec<RoleMapping>) -> Directory {
         recheck_grace: Duration::from_hours(1),
         bind_connections: 32,
         idle_timeout: Duration::from_secs(30),
+        searches_ahead: 5000,
         attributes: Vec::new(),
         password_rules: PasswordRules::default(),
         roles,

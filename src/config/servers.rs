@@ -143,6 +143,16 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Most connections that bind, and how long unused ones are kept.
+pub(super) fn read_searches_ahead(r: &mut Reader<'_>) -> usize {
+    r.or(
+        "searches_ahead",
+        Whole { min: 0, max: 1_000_000 },
+        5000,
+        "Of how many login names the searches of the last login are remembered, so that those of \
+         the next are sent all at once; 0 for none.",
+    )
+}
+
 pub(super) fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
     let bind_connections = r.or(
         "bind_connections",

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::config::RoleMapping;
 use crate::directory::account;
+use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
@@ -139,10 +140,10 @@ impl ActiveDirectory {
         &self,
         dn: &str,
         roles: &'r Roles,
-        pool: &Pool,
+        (searches, pool): (&Searches<'_>, &Pool),
     ) -> Result<Option<&'r Role>, DirectoryError> {
         let domain = self.domain(pool).await?;
-        let entry = self.read(dn, (Operation::GroupSearch, &[TOKEN_GROUPS]), pool).await?;
+        let entry = self.read(dn, (Operation::GroupSearch, &[TOKEN_GROUPS]), searches).await?;
         let groups = entry.values(TOKEN_GROUPS);
         if groups.is_empty() {
             // Everybody has a primary group: these are hidden, and roles would be guesswork.
@@ -190,7 +191,8 @@ impl ActiveDirectory {
 
     async fn read_domain(&self, pool: &Pool) -> Result<Domain, DirectoryError> {
         let wanted = [DEFAULT_CONTEXT, CONFIGURATION_CONTEXT, CURRENT_TIME];
-        let root = self.read("", (Operation::DomainSearch, &wanted), pool).await?;
+        let searches = &Searches::plain(pool);
+        let root = self.read("", (Operation::DomainSearch, &wanted), searches).await?;
         let read_at = Instant::now();
         let own = root.text(DEFAULT_CONTEXT).and_then(Dn::parse);
         let configuration = root.text(CONFIGURATION_CONTEXT);
@@ -214,7 +216,7 @@ impl ActiveDirectory {
             names.ok_or(DirectoryError::Protocol("the domain's names"))?;
         let mut role_sids = Vec::new();
         for group in &self.role_groups {
-            role_sids.push(self.sid_of(group, pool).await?);
+            role_sids.push(self.sid_of(group, searches).await?);
         }
         let time = root.text(CURRENT_TIME).and_then(account::parse_time);
         let base = root.text(DEFAULT_CONTEXT).unwrap_or_default().to_owned();
@@ -222,8 +224,12 @@ impl ActiveDirectory {
     }
 
     /// A group's SID; `None` when there is no such group in this domain.
-    async fn sid_of(&self, group: &str, pool: &Pool) -> Result<Option<Vec<u8>>, DirectoryError> {
-        match self.read(group, (Operation::DomainSearch, &[OBJECT_SID]), pool).await {
+    async fn sid_of(
+        &self,
+        group: &str,
+        searches: &Searches<'_>,
+    ) -> Result<Option<Vec<u8>>, DirectoryError> {
+        match self.read(group, (Operation::DomainSearch, &[OBJECT_SID]), searches).await {
             Ok(entry) => {
                 let sid = entry.values(OBJECT_SID).first();
                 if sid.is_none() {
@@ -244,7 +250,7 @@ impl ActiveDirectory {
         &self,
         dn: &str,
         (operation, attributes): (Operation, &[&str]),
-        pool: &Pool,
+        searches: &Searches<'_>,
     ) -> Result<Entry, DirectoryError> {
         let search = Search {
             operation,
@@ -254,7 +260,7 @@ impl ActiveDirectory {
             attributes,
             entries_max: 1,
         };
-        let found = pool.search(search).await?;
+        let found = searches.search(search).await?;
         found.entries.into_iter().next().ok_or(DirectoryError::Refused { operation, code: 32 })
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Search<'s> {
 }
 
 /// What a search found.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     pub(super) entries: Vec<Entry>,
     /// There is more than was asked for or than the server likes to tell.

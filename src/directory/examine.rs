@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::ambient::{Entropy, Timestamp};
 use crate::config;
 use crate::config::Lockout;
+use crate::directory::ahead::Searches;
 use crate::directory::chain;
 use crate::directory::connection::{Connection, Search};
 use crate::directory::discovery::Discovery;
@@ -325,9 +326,9 @@ async fn person(
     examination.step((place, "lock-out"), lockout).await;
     let account = entry.dn.clone();
     let work = async {
-        let membership = directory.membership(&entry.dn).await;
-        let membership = membership.map_err(|error| Finding::Failed(error.to_string()))?;
-        match directory.person(&entry, account, membership).await {
+        let role = directory.role_of(&entry.dn, &Searches::plain(&directory.pool)).await;
+        let role = role.map_err(|error| Finding::Failed(error.to_string()))?;
+        match directory.person(&entry, account, role) {
             Ok(person) => {
                 let text =
                     format!("sub {:?}, role {:?}", person.subject.as_str(), person.role.as_str());

@@ -4,7 +4,7 @@
 use std::fmt;
 
 /// A search filter; `Display` encodes it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Filter {
     /// All of these.
     And(Vec<Filter>),
@@ -27,7 +27,7 @@ pub(super) enum Filter {
 pub(super) struct Attribute(String);
 
 /// A filter from the configuration, known to be one and to stand in its own parentheses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConfiguredFilter(String);
 
 impl Attribute {

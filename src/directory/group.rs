@@ -6,11 +6,11 @@ use std::collections::HashSet;
 use ldap3::Scope;
 
 use crate::config::RoleMapping;
+use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::others::Others;
-use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation};
 use crate::identity::Role;
 
@@ -96,26 +96,26 @@ impl GroupWalk {
         Some(Self { base, nested, member_attributes, entry_name, others: Others::default() })
     }
 
-    /// The groups that an account is in, as far as `roles` needs them, from those that
-    /// have itself as a member.
+    /// The groups that an account is in, as far as `roles` needs them.
     ///
     /// # Errors
     /// When the directory does not answer, or there are more than can be looked at.
-    pub(super) async fn groups_from(
+    pub(super) async fn groups_of(
         &self,
-        direct: Vec<String>,
+        account: &str,
         roles: &Roles,
-        pool: &Pool,
+        searches: &Searches<'_>,
     ) -> Result<HashSet<Dn>, DirectoryError> {
         let mut groups = HashSet::new();
-        let mut new = add_to(&mut groups, direct)?;
-        for _ in 1..DEPTH_MAX {
-            if new.is_empty() || !self.nested || roles.is_decided(&groups) {
+        let mut new = vec![account.to_owned()];
+        for step in 0..DEPTH_MAX {
+            let is_deep = step > 0;
+            if new.is_empty() || is_deep && (!self.nested || roles.is_decided(&groups)) {
                 return Ok(groups);
             }
             let mut above = Vec::new();
             for some in new.chunks(MEMBERS_PER_SEARCH) {
-                let found = self.groups_above(some, pool).await?;
+                let found = self.groups_above(some, searches).await?;
                 above.extend(add_to(&mut groups, found)?);
             }
             new = above;
@@ -125,10 +125,10 @@ impl GroupWalk {
     }
 
     /// The names of the groups that have one of `members` as a member.
-    pub(super) async fn groups_above(
+    async fn groups_above(
         &self,
         members: &[String],
-        pool: &Pool,
+        searches: &Searches<'_>,
     ) -> Result<Vec<String>, DirectoryError> {
         let conditions = members.iter().flat_map(|member| {
             self.member_attributes
@@ -143,7 +143,7 @@ impl GroupWalk {
             attributes: NO_ATTRIBUTES,
             entries_max: GROUPS_MAX,
         };
-        let found = pool.search(search).await?;
+        let found = searches.search(search).await?;
         if found.more {
             return Err(DirectoryError::TooManyGroups);
         }

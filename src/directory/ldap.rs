@@ -10,6 +10,7 @@ use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::account::{self, Account};
 use crate::directory::active_directory::ActiveDirectory;
+use crate::directory::ahead::{LastSearches, Searches};
 use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
@@ -44,15 +45,8 @@ pub(super) struct LdapDirectory {
     pub(super) password_rules: PasswordRules,
     lockouts: Lockouts,
     pub(super) timeout: Duration,
+    last_searches: LastSearches,
     pub(super) pool: Pool,
-}
-
-/// What a single search says of an entry's groups.
-pub(super) enum Membership<'d> {
-    /// All that matters: the role.
-    Role(Option<&'d Role>),
-    /// The groups that have the entry itself as a member.
-    Direct(Vec<String>),
 }
 
 impl LdapDirectory {
@@ -100,6 +94,7 @@ impl LdapDirectory {
                 config.timeout / PART_FOR_LOCKOUT,
             ),
             timeout: config.timeout,
+            last_searches: LastSearches::new(config.searches_ahead, metrics),
             pool: Pool::new(config, metrics, entropy)?,
         })
     }
@@ -110,9 +105,19 @@ impl LdapDirectory {
         found: impl AsyncFnOnce(directory::Account) -> bool,
     ) -> Result<Person, VerifyError> {
         let binding = Binding::within(self.timeout);
-        let work = self.verify_at_leisure(credentials, found, &binding);
-        let verified = binding.limits(work).await;
+        let name = credentials.folded_name();
+        let searches = self.last_searches.begin(&name, &self.pool);
+        let work = self.verify_at_leisure(credentials, found, (&binding, &searches));
+        let ahead = binding.beside(async {
+            searches.send_ahead().await;
+            Ok(())
+        });
+        let work = join(work, ahead);
+        let verified = binding.limits(work).await.map(|(verified, _)| verified);
         let verified = verified.unwrap_or_else(|| Err(DirectoryError::Timeout.into()));
+        if verified.is_ok() {
+            self.last_searches.remember(name, searches);
+        }
         verified.map_err(|error| binding.weighed(error))
     }
 
@@ -141,22 +146,22 @@ impl LdapDirectory {
         &self,
         credentials: &Credentials,
         found: impl AsyncFnOnce(directory::Account) -> bool,
-        binding: &Binding,
+        (binding, searches): (&Binding, &Searches<'_>),
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found, binding).await?;
-        // Beside each other, which saves a round trip. Who proves nothing costs one search
-        // more for it, and how that ends is of no account then.
+        // Beside each other, which saves a round trip or two. Who proves nothing costs some
+        // searches more for it, and how they end is of no account then.
         let bind = self.pool.bind(&entry.dn, credentials.password(), binding);
-        let membership = binding.beside(self.membership(&entry.dn));
+        let role = binding.beside(self.role_of(&entry.dn, searches));
         // Boxed, because it is large and wrapped several times.
-        let (answer, membership) = Box::pin(join(bind, membership)).await;
+        let (answer, role) = Box::pin(join(bind, role)).await;
         match self.in_the_light_of(&entry, answer?.outcome).await? {
             Outcome::Accepted(notice) => {
                 if let Some(notice) = notice {
                     tracing::warn!(account, notice = notice.detail(), "a password's end is near");
                 }
-                Ok(Person { notice, ..self.person(&entry, account, membership?).await? })
+                Ok(Person { notice, ..self.person(&entry, account, role?)? })
             }
             Outcome::ChangeRequired(change) => Err(VerifyError::MustChange(change)),
             Outcome::Barred(bar) => Err(VerifyError::AccountUnavailable(bar)),
@@ -238,18 +243,18 @@ impl LdapDirectory {
     }
 
     /// Who an entry is whose password was right.
-    pub(super) async fn person(
+    pub(super) fn person(
         &self,
         entry: &Entry,
         account: String,
-        membership: Membership<'_>,
+        role: Option<&Role>,
     ) -> Result<Person, VerifyError> {
         let subject = entry.subject(self.subject_attribute.as_str()).map_err(|cause| {
             let attribute = self.subject_attribute.as_str();
             tracing::error!(account, attribute, %cause, "an account names no subject");
             VerifyError::AccountUnavailable(Bar::NoSubject)
         })?;
-        match self.role_by(membership).await? {
+        match role {
             Some(role) => Ok(Person {
                 subject,
                 role: role.clone(),
@@ -265,28 +270,15 @@ impl LdapDirectory {
     }
 
     /// The first role that fits an entry now.
-    pub(super) async fn role_of(&self, dn: &str) -> Result<Option<&Role>, DirectoryError> {
-        self.role_by(self.membership(dn).await?).await
-    }
-
-    /// What a single search says of an entry's groups.
-    pub(super) async fn membership(&self, dn: &str) -> Result<Membership<'_>, DirectoryError> {
+    pub(super) async fn role_of(
+        &self,
+        dn: &str,
+        searches: &Searches<'_>,
+    ) -> Result<Option<&Role>, DirectoryError> {
         if let Some(it) = &self.active_directory {
-            return it.role_of(dn, &self.roles, &self.pool).await.map(Membership::Role);
+            return it.role_of(dn, &self.roles, (searches, &self.pool)).await;
         }
-        let direct = self.walk.groups_above(&[dn.to_owned()], &self.pool).await?;
-        Ok(Membership::Direct(direct))
-    }
-
-    async fn role_by<'d>(
-        &'d self,
-        membership: Membership<'d>,
-    ) -> Result<Option<&'d Role>, DirectoryError> {
-        let direct = match membership {
-            Membership::Role(role) => return Ok(role),
-            Membership::Direct(direct) => direct,
-        };
-        let groups = self.walk.groups_from(direct, &self.roles, &self.pool).await?;
+        let groups = self.walk.groups_of(dn, &self.roles, searches).await?;
         Ok(self.roles.first(&groups))
     }
 

@@ -7,6 +7,7 @@
 
 mod account;
 mod active_directory;
+mod ahead;
 mod ber;
 mod bind;
 mod binding;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use crate::ambient::Timestamp;
 use crate::directory::account;
+use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
 use crate::directory::dn::Dn;
 use crate::directory::entry::{self, Entry};
@@ -265,7 +266,7 @@ impl LdapDirectory {
             }
         }
         for (place, member) in members {
-            match self.in_time(self.role_of(member.dn())).await {
+            match self.in_time(self.role_of(member.dn(), &Searches::plain(&self.pool))).await {
                 Ok(role) if progress.holds(place, role) => {}
                 Ok(Some(_)) => progress.set(place, Standing::RoleChanged),
                 Ok(None) => {

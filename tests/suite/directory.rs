@@ -1,6 +1,7 @@
 //! A login at the directory: against a real OpenLDAP server, and against servers
 //! that are down, silent, broken or hostile.
 
+mod ahead;
 mod connections;
 mod discovery;
 mod failover;

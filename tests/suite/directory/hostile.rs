@@ -151,6 +151,7 @@ fn config_for(port: u16, transport: LdapTransport) -> config::Directory {
         recheck_interval: Duration::from_mins(5),
         recheck_grace: Duration::from_hours(1),
         bind_connections: 32,
+        searches_ahead: 5000,
         idle_timeout: Duration::from_secs(30),
         roles: vec![
             RoleMapping { name: Role::new("super"), group: "cn=super,ou=groups,dc=x".to_owned() },
@@ -325,13 +326,20 @@ async fn suffer(step: Step, trick: Trick) {
 
 #[tokio::test]
 async fn a_rejection_is_final_whatever_becomes_of_the_search_beside_the_bind() {
-    for trick in TRICKS {
+    for (trick, ahead) in TRICKS.into_iter().flat_map(|trick| [(trick, false), (trick, true)]) {
         let server = Hostile::start(Step::GroupSearch, trick).await;
+        let directory = directory(&server.config());
+        if ahead {
+            // From now on it is sent even before the bind.
+            server.shared.hostile.store(false, Ordering::SeqCst);
+            login(&directory, "alice", PASSWORD).await.expect("right");
+            server.shared.hostile.store(true, Ordering::SeqCst);
+        }
         server.shared.rejects.store(true, Ordering::SeqCst);
-        let outcome = login(&directory(&server.config()), "alice", PASSWORD).await;
+        let outcome = login(&directory, "alice", PASSWORD).await;
         assert!(
             matches!(outcome, Err(VerifyError::Rejected(Rejection::WrongPassword))),
-            "{trick:?}: {outcome:?}"
+            "{trick:?} {ahead}: {outcome:?}"
         );
     }
 }

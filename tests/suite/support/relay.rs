@@ -27,6 +27,8 @@ pub(crate) enum Mood {
     DeafToNewcomers,
     /// Takes connections and bytes, and passes nothing on.
     Stall,
+    /// Passes on what clients say, and nothing that the server answers.
+    Mute,
     /// Passes this many bytes of the server on a connection, then ends it.
     Truncate(usize),
     /// Inverts the server's byte at this place of each connection.
@@ -131,7 +133,7 @@ async fn relay(mut client: TcpStream, server: SocketAddr, mut mood: watch::Recei
             while matches!(client.read(&mut sink).await, Ok(count) if count > 0) {}
             return;
         }
-        Mood::Well | Mood::Stall | Mood::Truncate(_) | Mood::Corrupt(_) => {}
+        Mood::Well | Mood::Stall | Mood::Mute | Mood::Truncate(_) | Mood::Corrupt(_) => {}
     }
     let Ok(mut upstream) = TcpStream::connect(server).await else { return };
     let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
@@ -176,7 +178,12 @@ async fn copy(
         if count == 0 {
             break;
         }
-        if mood.wait_for(|mood| *mood != Mood::Stall).await.is_err() {
+        let lets_through = |mood: &Mood| match mood {
+            Mood::Stall => false,
+            Mood::Mute => direction == Direction::Up,
+            _ => true,
+        };
+        if mood.wait_for(lets_through).await.is_err() {
             break;
         }
         let now = mood.borrow().clone();

@@ -112,6 +112,7 @@ impl Samba {
             recheck_interval: Duration::from_mins(5),
             recheck_grace: Duration::from_hours(1),
             bind_connections: 32,
+            searches_ahead: 5000,
             idle_timeout: Duration::from_secs(30),
             roles: vec![
                 role("super_admin", "CN=super_admins"),

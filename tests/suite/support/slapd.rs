@@ -163,6 +163,7 @@ impl Slapd {
             recheck_interval: Duration::from_mins(5),
             recheck_grace: Duration::from_hours(1),
             bind_connections: 32,
+            searches_ahead: 5000,
             idle_timeout: Duration::from_secs(30),
             roles: ROLES
                 .iter()
@@ -229,6 +230,17 @@ impl Slapd {
             rest.starts_with(" method=").then(|| name.to_owned())
         });
         names.collect()
+    }
+
+    /// The filters that were searched with since it started, in order; for one that tells.
+    pub(crate) fn searches(&self) -> Vec<String> {
+        assert!(self.log_level != 0, "it tells nothing");
+        let log = self.log();
+        let filters = log.lines().filter_map(|line| {
+            let filter = line.split_once(" SRCH base=")?.1.split_once(" filter=\"")?.1;
+            Some(filter.trim_end_matches('"').to_owned())
+        });
+        filters.collect()
     }
 
     /// Adds the entries of an LDIF text.
