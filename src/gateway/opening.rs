@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::{OptionFuture, join3};
 use tokio::time::Instant;
 
-use crate::audit::Record;
+use crate::audit::{Event, Record};
 use crate::directory::{
     Account, Bar, Directory, DirectoryError, Notice, Person, Rejection, VerifyError,
 };
@@ -101,12 +101,12 @@ impl Opening {
             record.name_hash = None;
         }
         if verdict.emergency {
-            emergency::announce(&services, &mut record, reason);
+            emergency::mark(&mut record, reason);
         }
         let Verified { prepared, remembering } = match verdict.result {
             Ok(verified) => verified,
             Err(refusal) => {
-                count(&services, verdict.outcome, began);
+                conclude(&services, &record, began);
                 tracing::info!(
                     request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
                     client = record.client.map(tracing::field::display),
@@ -141,14 +141,10 @@ impl Opening {
             Ok(opened) => opened,
             Err(error) => return Err(unopened(&services, error, record, began).await.into()),
         };
-        count(&services, verdict.outcome, began);
         if recorded.is_err() {
-            // A login that nobody can account for is no login.
-            record.event = crate::audit::Event::Revocation;
-            record.outcome = Reason::Unrecorded.label();
-            end_and_record(services, opened.session, Reason::Unrecorded, record).await?;
-            return Err(Refusal::AuditUnavailable.into());
+            return Err(unrecorded(services, opened.session, record, began).await.into());
         }
+        conclude(&services, &record, began);
         tracing::info!(
             request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
             client = record.client.map(tracing::field::display),
@@ -172,8 +168,8 @@ async fn unopened(
     began: Instant,
 ) -> Refusal {
     let (refusal, outcome) = not_opened(&error);
-    count(services, outcome, began);
     record.outcome = outcome;
+    conclude(services, &record, began);
     record.status = Some(refusal.facts().status);
     match services.audit.durable(record).await {
         Ok(()) => refusal,
@@ -181,9 +177,31 @@ async fn unopened(
     }
 }
 
+/// A login that nobody can account for is no login.
+async fn unrecorded(
+    services: Arc<Services>,
+    session: SessionId,
+    mut record: Record,
+    began: Instant,
+) -> Refusal {
+    record.outcome = Reason::Unrecorded.label();
+    conclude(&services, &record, began);
+    record.event = Event::Revocation;
+    let ended = end_and_record(services, session, Reason::Unrecorded, record).await;
+    ended.err().unwrap_or(Refusal::AuditUnavailable)
+}
+
 fn not_opened(error: &OpenError) -> (Refusal, &'static str) {
     tracing::error!(%error, "a session could not be opened");
     (Refusal::StoreUnavailable, "store_unavailable")
+}
+
+/// Counts a login by the outcome that its record has, now that it is certain.
+fn conclude(services: &Services, record: &Record, began: Instant) {
+    count(services, record.outcome, began);
+    if record.event == Event::BreakGlass {
+        emergency::announce(services, record);
+    }
 }
 
 /// Counts a login by its true outcome.

@@ -13,13 +13,15 @@ use tokio::time::Instant;
 
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::Gateway;
+use crate::support::redis::RedisServer;
 use crate::support::saboteur::{Fault, Point, Saboteur};
 use crate::support::setup::Setup;
+use crate::support::several::{keep_no_more, share, url};
 use crate::support::slapd::{PASSWORD, Slapd};
 use crate::support::upstream::Upstream;
 use crate::support::users::{Person, users_toml};
 use crate::support::world::{ADMIN, DEVICE_COOKIE, TRACER, directory_through, log_in};
-use crate::support::{eventually_async, within};
+use crate::support::{eventually, eventually_async, within};
 
 /// The emergency account's password.
 const SECRET: &str = "sealed in an envelope";
@@ -194,6 +196,41 @@ async fn while_the_directory_is_down_a_reason_opens_a_short_and_loud_session() {
     assert!(!text.contains(SECRET) && !scene.gateway.log().contains(SECRET));
     scene.gateway.logged("a login by an emergency account").await;
     assert!(scene.gateway.log().contains("the directory burns"), "heard in the log");
+}
+
+#[tokio::test]
+async fn a_login_whose_session_the_store_does_not_keep_is_announced_as_none() {
+    let (slapd, redis) = (Slapd::start(), RedisServer::start(&[]));
+    let (mut setup, upstream) = setup(&slapd).await;
+    share(&mut setup);
+    setup.set("store", "urls", &url(redis.port));
+    let gateway = Gateway::start(setup).await;
+    gateway.readiness(200).await;
+    let mut scene = Scene { gateway, upstream, slapd };
+    scene.directory_goes().await;
+    scene.sign_in().await;
+    keep_no_more(&redis);
+    let client = scene.client();
+    with_reason(&client, SECRET, json!("once more")).await.expect(503, "StoreUnavailable");
+    for result in ["ok", "store_unavailable"] {
+        let counted = scene.logins(result).await;
+        assert!((counted - 1.0).abs() < 0.1, "{result}: {counted}");
+    }
+    let log = eventually("the announcement", || {
+        let log = scene.gateway.log();
+        log.contains("once more").then_some(log)
+    })
+    .await;
+    let told = |line: &&str| line.contains("a login by an emergency account");
+    let told: Vec<_> = log.lines().filter(told).collect();
+    let [first, second] = told.as_slice() else { panic!("one each: {told:?}") };
+    assert!(first.contains("the directory burns") && first.contains("\"ok\""), "{first}");
+    assert!(second.contains("once more"), "{second}");
+    assert!(second.contains("\"store_unavailable\""), "{second}");
+    let records = scene.records();
+    let last = records.iter().rfind(|it| it["detail"] == "once more").expect("its record");
+    let last = json!([last["event"], last["outcome"], last["status"]]);
+    assert_eq!(last, json!(["break_glass", "store_unavailable", 503]));
 }
 
 #[tokio::test]
