@@ -5,12 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use bindgate::config::LdapTransport;
 
 use super::form::{by_form, expect_login_page};
-use super::{NEW, by_name, expect_outcomes, newcomer, records, started};
+use super::{by_name, expect_outcomes, newcomer, records, started};
 use crate::support::dirsrv::Dirsrv;
 use crate::support::saboteur::{Fault, Point, Saboteur};
-use crate::support::samba::Samba;
+use crate::support::samba::{BASE, Samba};
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{World, log_in, shared_slapd};
+
+/// So long that no search is as long as the request to change a password to it.
+const LONG: &str = "Seven quiet herons walked along the flooded meadow while an old ferry carried \
+                    apples, lamps and forty letters to the island.";
 
 #[tokio::test]
 async fn a_change_that_is_not_answered_ends_the_sessions_and_is_recorded_as_unknown() {
@@ -22,29 +26,39 @@ async fn a_change_that_is_not_answered_ends_the_sessions_and_is_recorded_as_unkn
     for name in ["sam", "carol"] {
         samba.add_fine_grained_policy(&format!("changing_{name}"), name, 50);
     }
-    for (toml, name, fault) in [
-        (slapd.toml(LdapTransport::Tls), "stella", Fault::Stall),
-        (slapd.toml(LdapTransport::Tls), "clara", Fault::Cut),
-        (dirsrv.toml(), "sam", Fault::Stall),
-        (dirsrv.toml(), "carol", Fault::Cut),
-        (samba.toml(), "sam", Fault::Stall),
-        (samba.toml(), "carol", Fault::Cut),
+    // Where the password must be changed, Active Directory takes that from the service.
+    let (own, service) = (Point::AfterChange, Point::AfterServiceChange);
+    for (toml, name, point, fault) in [
+        (slapd.toml(LdapTransport::Tls), "stella", own, Fault::Stall),
+        (slapd.toml(LdapTransport::Tls), "clara", own, Fault::Cut),
+        (dirsrv.toml(), "sam", own, Fault::Stall),
+        (dirsrv.toml(), "carol", own, Fault::Cut),
+        (samba.toml(), "sam", own, Fault::Stall),
+        (samba.toml(), "carol", own, Fault::Cut),
+        (samba.toml(), "both", service, Fault::Stall),
+        (samba.toml(), "prim", service, Fault::Cut),
     ] {
         let (relay, directory) = sabotaged(&toml).await;
         let world = World::with(|setup| {
             setup.directory(&directory);
         })
         .await;
-        let here = world.sign_in(name).await;
         // It leaves a connection for the bind, so that the second thing said there is the change.
-        relay.strikes(Point::AfterChange, fault);
+        let here = world.sign_in(name).await;
+        if point == service {
+            samba.ldapmodify(&format!(
+                "dn: CN={name},OU=people,{BASE}\nchangetype: modify\nreplace: pwdLastSet\n\
+                 pwdLastSet: 0\n"
+            ));
+        }
+        relay.strikes(point, fault);
         let client = world.client();
         if fault == Fault::Stall {
-            let answer = by_name(&client, name, PASSWORD, NEW).await;
+            let answer = by_name(&client, name, PASSWORD, LONG).await;
             answer.expect(503, "DirectoryUnavailable");
         } else {
             // Nobody knows with which password to try again.
-            let page = by_form(&client, name, [PASSWORD, NEW, NEW], "/").await;
+            let page = by_form(&client, name, [PASSWORD, LONG, LONG], "/").await;
             expect_login_page(&page, 503, name);
         }
         relay.stops();
@@ -56,7 +70,7 @@ async fn a_change_that_is_not_answered_ends_the_sessions_and_is_recorded_as_unkn
         assert_eq!(ended[0]["outcome"], "password_changed");
         if fault == Fault::Stall {
             // The server did what it was asked to.
-            log_in(&world.client(), name, NEW).await.expect_status(200);
+            log_in(&world.client(), name, LONG).await.expect_status(200);
         }
     }
 }
