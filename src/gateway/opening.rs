@@ -17,6 +17,7 @@ use crate::gateway::endpoints::end_and_record;
 use crate::gateway::logins::{Place, Refused};
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{self, OpenError, Opened, Origin, Prepared, Reason};
@@ -250,6 +251,7 @@ async fn judge(
     (credentials, device, address): (&Credentials, Option<&Secret<String>>, IpAddr),
 ) -> Judged {
     let judged = |person, account, emergency| Judged { person, account, emergency };
+    let metrics = &services.metrics;
     // Counted before anybody is asked.
     let begun = services.throttle.begin(&credentials.folded_name(), address, device).await;
     let (mut account, mut denied) = (None, None);
@@ -274,7 +276,7 @@ async fn judge(
         Err(Denied::Throttled(_)) if directory.is_emergency() => {
             (None, VerifyError::Unavailable(DirectoryError::AllDown))
         }
-        Err(denied) => return judged(Err(not_tried(denied)), None, false),
+        Err(denied) => return judged(Err(not_tried(metrics, denied)), None, false),
     };
     let instead = if directory.calls_for_emergency(&error) {
         emergency::instead(services, directory, (credentials, address)).await
@@ -295,12 +297,12 @@ async fn judge(
         return judged(person.map_err(disabled), ours(), true);
     }
     let (refusal, outcome) = match attempt {
-        Some(attempt) => turned_away(error, attempt, denied).await,
+        Some(attempt) => turned_away(metrics, error, attempt, denied).await,
         None => (Refusal::DirectoryUnavailable, "directory_unavailable"),
     };
     match instead {
         Instead::Wrong => judged(Err((refusal, Rejection::Emergency.label())), ours(), true),
-        Instead::Untried(denied) => judged(Err(not_tried(denied)), account, false),
+        Instead::Untried(denied) => judged(Err(not_tried(metrics, denied)), account, false),
         _ => judged(Err((refusal, outcome)), account, false),
     }
 }
@@ -345,6 +347,7 @@ impl Verdict {
 
 /// Why somebody is turned away, and whether the try counts as a failure.
 pub(super) async fn turned_away(
+    metrics: &Metrics,
     error: VerifyError,
     attempt: Attempt,
     denied: Option<Denied>,
@@ -368,7 +371,7 @@ pub(super) async fn turned_away(
         }
         // As for a name that nobody has: the attempt stays counted, and the answer does
         // not tell that this spelling leads to an account.
-        VerifyError::Withheld => match denied.map(not_tried) {
+        VerifyError::Withheld => match denied.map(|denied| not_tried(metrics, denied)) {
             Some((Refusal::TooManyAttempts { .. }, outcome)) => {
                 attempt.failed();
                 (Refusal::InvalidCredentials, outcome)
@@ -393,10 +396,11 @@ pub(super) async fn turned_away(
     }
 }
 
-/// Why a password is not tried.
-pub(super) fn not_tried(denied: Denied) -> (Refusal, &'static str) {
+/// Why a password is not tried, counted if that is a throttle's doing.
+pub(super) fn not_tried(metrics: &Metrics, denied: Denied) -> (Refusal, &'static str) {
     match denied {
-        Denied::Throttled(Throttled { retry_after, .. }) => {
+        Denied::Throttled(Throttled { retry_after, rule }) => {
+            metrics.throttled(rule).inc();
             (Refusal::TooManyAttempts { retry_after }, "throttled")
         }
         Denied::Store(_) => (Refusal::StoreUnavailable, "store_unavailable"),

@@ -112,6 +112,10 @@ async fn in_an_outage_nobody_learns_which_names_are_emergency_accounts() {
     assert!(colleagues.iter().all(|status| *status == 503), "{colleagues:?}");
     let wrong = scene.logins("wrong_password").await;
     assert!((wrong - 10.0).abs() < 0.1, "{wrong}");
+    // Each name was refused once before, and once from either address; whom a full window
+    // led to another answer was not.
+    let refused = scene.gateway.metrics().await.sum("bindgate_throttled_total", &[]);
+    assert!((refused - 9.0).abs() < 0.1, "{refused}");
 
     // Nobody is locked out when it is back, for what was tried meanwhile.
     scene.slapd.resume();
