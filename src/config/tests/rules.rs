@@ -13,7 +13,6 @@ fn what_contradicts_itself_is_refused() {
         ("[directory]", "start_tls = true", &["directory.start_tls", "ldaps://"]),
         ("[directory]", "user_filter = \"(a=b\"", &["directory.user_filter", "filter"]),
         ("[directory]", "user_attribute = \"u)(\"", &["directory.user_attribute"]),
-        ("[directory]", "idle_timeout = \"5ms\"", &["directory.idle_timeout", "whole seconds"]),
         ("[token]", "claims = { exp = 1 }", &["token.claims", "\"exp\"", "sets itself"]),
         ("[token]", "claims = { a = [\"{user}\"] }", &["token.claims", "{user}", "sub, role"]),
         ("[token]", "claims = \"all\"", &["token.claims", "a table"]),
