@@ -150,9 +150,30 @@ async fn what_is_down_is_named_and_the_rest_is_looked_at_all_the_same() {
     said.ends_with(1).has(&["FAILED", "connect", "is the server running"]);
     said.has(&["ok", "gateway", "is not running"]).has(&["ok", "backend"]);
     said.has(&["suspect", "policy", "role is not known"]);
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = silent.local_addr().expect("an address").port();
+    let port = slapd.port(LdapTransport::Tls).to_string();
+    let toml = slapd.toml(LdapTransport::Tls).replace(&port, &silent.to_string());
+    setup.directory(&toml.replace("timeout = \"5s\"", "timeout = \"500ms\""));
+    let said = doctor(&setup, &[]).await;
+    said.ends_with(1).has(&["FAILED", "secure", "no answer within 500ms", "directory.timeout"]);
     // Nobody listens where nobody may: the discard port of this host.
     setup.upstream("urls", "[\"http://127.0.0.1:9\"]");
     doctor(&setup, &[]).await.ends_with(1).has(&["FAILED", "backend", "upstream.urls"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_kind_is_suspected_and_the_reason_of_what_fails_is_told() {
+    let slapd = shared_slapd();
+    let upstream = Upstream::start().await;
+    let toml = altered(&slapd, "kind = \"ldap\"", "kind = \"active_directory\"");
+    let others = ["user_attribute", "group_base_dn", "nested_groups"];
+    let fits = |line: &&str| !others.iter().any(|key| line.starts_with(key));
+    let toml: String = toml.lines().filter(fits).flat_map(|line| [line, "\n"]).collect();
+    let setup = Setup::new(&toml, &upstream.url());
+    let said = doctor(&setup, &["--user", ADMIN]).await;
+    said.ends_with(1).has(&["suspect", "root entry", "should directory.kind be \"ldap\"?"]);
+    said.has(&["FAILED", "user", "search", "cannot make sense of the root entry"]);
 }
 
 /// A server that shows this certificate and then hangs up.
