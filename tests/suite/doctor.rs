@@ -117,6 +117,11 @@ async fn what_can_match_nothing_is_suspected_aloud() {
             ["suspect", "user_attribute", "is it misspelled?"],
         ),
         (
+            "subject_attribute = \"uid\"",
+            "subject_attribute = \"employeeKey\"",
+            ["suspect", "subject_attribute", "is it misspelled?"],
+        ),
+        (
             "cn=super_admins,ou=groups",
             "cn=super_admin,ou=groups",
             ["suspect", "role.group", "does not exist"],
@@ -130,6 +135,11 @@ async fn what_can_match_nothing_is_suspected_aloud() {
         setup.directory(&altered(&slapd, from, to));
         doctor(&setup, &[]).await.ends_with(0).has(&words);
     }
+    setup.directory(&slapd.toml(LdapTransport::Tls));
+    setup.set("token", "claims", "{ teams = \"{attr:temas}\", name = \"{attr:cn}\" }");
+    let said = doctor(&setup, &[]).await;
+    said.ends_with(0).has(&["suspect", "claims", "attribute temas: is it misspelled?"]);
+    said.has(&["ok", "claims", "found"]);
     for (from, to, words) in [
         ("ou=people,dc=", "ou=peple,dc=", ["FAILED", "base_dn", "does not exist"]),
         ("cn=bindgate,", "cn=bindgat,", ["FAILED", "service bind", "is wrong"]),
