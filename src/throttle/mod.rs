@@ -303,6 +303,11 @@ impl Inner {
                 "the directory locks an account at its first wrong password: a stranger can do \
                  that through the gateway, which no limit prevents"
             );
+        } else if lockout.is_some_and(|it| it.threshold > 0 && it.window.is_zero()) {
+            tracing::warn!(
+                "the directory forgets wrong passwords only with a right one, and the gateway after \
+                 a day: strangers can lock an account from day to day"
+            );
         }
     }
 }

@@ -246,6 +246,25 @@ async fn in_active_directory_a_password_is_changed_by_its_old_one_and_by_no_righ
 }
 
 #[tokio::test]
+async fn in_active_directory_no_password_is_changed_in_clear() {
+    let samba = started(Samba::start_in_clear).await;
+    let urls = format!("\"ldaps://{}\"]", samba.address());
+    let clear = format!("\"ldap://{}\"]\nallow_plaintext = true", samba.address());
+    let toml = samba.toml().replace(&urls, &clear);
+    assert!(toml.contains(&clear), "{toml}");
+    let world = World::with(|setup| {
+        setup.directory(&toml);
+    })
+    .await;
+    let client = world.client();
+    log_in(&client, "sam", PASSWORD).await.expect_status(200);
+    expect_refused(&by_name(&client, "sam", PASSWORD, NEW).await, "not_allowed");
+    let asked = [("operation", "password_change")];
+    let asked = world.gateway.metrics().await.sum("bindgate_directory_operations_total", &asked);
+    assert!(asked < 0.5, "neither password was sent: {asked}");
+}
+
+#[tokio::test]
 async fn a_wrong_old_password_counts_as_a_failed_login() {
     let world = World::with(|setup| {
         setup.set("throttle", "login_per_user", "\"4 per 15m\"");
