@@ -108,6 +108,12 @@ impl Reader<'_> {
             self.problem(twin, "an empty file", "a file with one line".to_owned());
             return None;
         }
+        // Taken as it stands it would be refused, and an account perhaps locked for it.
+        if line.contains(['\n', '\r', '\0']) {
+            let found = "a file with more than one line, or with a NUL";
+            self.problem(twin, found, "a file with one line".to_owned());
+            return None;
+        }
         Some(Secret::new(line.to_owned()))
     }
 }

@@ -163,7 +163,8 @@ pub(super) fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
     );
     let idle_timeout = r.or(
         "idle_timeout",
-        kind::duration(false),
+        // The server is looked at twice as often as this, so that it does not hang up.
+        kind::seconds(),
         Duration::from_secs(30),
         "How long an unused connection is kept; stay below the server's own limit.",
     );

@@ -14,6 +14,9 @@ use crate::metrics::Metrics;
 const LABEL: &str = "break_glass";
 /// What begins the account of every one of them; no distinguished name does.
 const PREFIX: &str = "break_glass/";
+/// What a login by one of them comes to.
+const RESULTS: [&str; 6] =
+    ["ok", "no_reason", "wrong_password", "disabled", "store_unavailable", "unrecorded"];
 
 /// The emergency accounts of a directory.
 pub(super) struct Emergency {
@@ -28,7 +31,7 @@ impl Emergency {
     pub(super) fn new(config: &config::Directory, metrics: &Metrics) -> Option<Self> {
         let break_glass = config.break_glass.as_ref()?;
         let bounds = (config.password_checks, config.timeout);
-        for result in ["ok", "no_reason", "wrong_password", "disabled"] {
+        for result in RESULTS {
             // Stands at zero from the start, so that its first increase is seen.
             let _ = metrics.break_glass_logins(result);
         }

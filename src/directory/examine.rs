@@ -78,7 +78,13 @@ impl Examination<'_> {
         work: impl Future<Output = Result<(T, Finding), Finding>>,
     ) -> Option<T> {
         self.began = Instant::now();
-        let slow = || Err(Finding::Failed(format!("no answer within {:?}", self.timeout)));
+        let slow = || {
+            Err(Finding::Failed(format!(
+                "no answer within {:?}: is it overloaded, does a firewall drop what is said, or is \
+                 directory.timeout too short?",
+                self.timeout
+            )))
+        };
         let done = timeout(self.timeout, work).await.unwrap_or_else(|_| slow());
         let (value, finding) = match done {
             Ok((value, finding)) => (Some(value), finding),
@@ -121,7 +127,13 @@ pub async fn examine(
     let connection = first?;
     expect::content(&mut examination, config, &connection).await;
     drop(connection);
-    let directory = LdapDirectory::new(config, metrics, entropy).ok()?;
+    let directory = match LdapDirectory::new(config, metrics, entropy) {
+        Ok(directory) => directory,
+        Err(error) => {
+            examination.note("directory", "prepare", Finding::Failed(error.to_string()));
+            return None;
+        }
+    };
     let lockout = async { Ok(((), judge(directory.lockout().await.lockout(), None))) };
     examination.step(("lock-out", "read"), lockout).await;
     person(&mut examination, &directory, user?, judge).await
@@ -267,14 +279,19 @@ async fn bind(
         Outcome::ChangeRequired(_) => Err(Finding::Failed(format!(
             "the password of {dn} must be changed before it can be used"
         ))),
-        Outcome::Barred(bar) => Err(Finding::Failed(format!("{dn} is barred: {}", bar.label()))),
+        Outcome::Barred(bar) => Err(Finding::Failed(format!(
+            "{dn} is barred ({}): let an administrator of the directory open it",
+            bar.label()
+        ))),
         Outcome::Rejected(Rejection::WrongPassword) => Err(Finding::Failed(format!(
             "result {}: directory.bind_dn or its password is wrong ({dn})",
             answer.code
         ))),
-        Outcome::Rejected(rejection) => {
-            Err(Finding::Failed(format!("{dn} is rejected: {}", rejection.label())))
-        }
+        Outcome::Rejected(rejection) => Err(Finding::Failed(format!(
+            "{dn} is rejected ({}): is directory.bind_dn an account that may log in, and not \
+                 locked?",
+            rejection.label()
+        ))),
     }
 }
 
@@ -327,8 +344,7 @@ async fn person(
     let account = entry.dn.clone();
     let work = async {
         let role = directory.role_of(&entry.dn, &Searches::plain(&directory.pool)).await;
-        let role = role.map_err(|error| Finding::Failed(error.to_string()))?;
-        match directory.person(&entry, account, role) {
+        match directory.person(&entry, account, role.map_err(hidden)?) {
             Ok(person) => {
                 let text =
                     format!("sub {:?}, role {:?}", person.subject.as_str(), person.role.as_str());
@@ -345,6 +361,20 @@ async fn person(
         }
     };
     examination.step((place, "groups and role"), work).await
+}
+
+/// Groups that cannot be read.
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err asks for")]
+fn hidden(error: DirectoryError) -> Finding {
+    Finding::Failed(match error {
+        DirectoryError::HiddenGroups => {
+            format!("{error}: make it a member of \"Windows Authorization Access Group\"")
+        }
+        DirectoryError::Refused { .. } => {
+            format!("{error}: may the service account search the groups?")
+        }
+        _ => error.to_string(),
+    })
 }
 
 async fn find(directory: &LdapDirectory, user: &str) -> Result<(Entry, Finding), Finding> {
@@ -364,6 +394,10 @@ async fn find(directory: &LdapDirectory, user: &str) -> Result<(Entry, Finding),
         Err(VerifyError::Rejected(Rejection::OtherDomain)) => Err(Finding::Failed(
             "the name is of another domain than the one that answers".to_owned(),
         )),
+        // What it says of itself is not why.
+        Err(VerifyError::Unavailable(error)) => {
+            Err(Finding::Failed(format!("{error}: is what the steps above found what was meant?")))
+        }
         Err(error) => Err(Finding::Failed(error.to_string())),
     }
 }

@@ -83,9 +83,10 @@ impl fmt::Display for Filter {
 #[cfg(test)]
 mod tests {
     use ldap3::asn1::{ASNTag as _, PL, StructureTag};
-    use proptest::prelude::{any, prop_assert_eq, proptest};
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
     use super::{Attribute, ConfiguredFilter, Filter};
+    use crate::identity::ClaimTemplates;
 
     fn login(name: &str) -> Filter {
         Filter::And(vec![
@@ -129,6 +130,16 @@ mod tests {
     }
 
     proptest! {
+        /// What a claim may ask for, the start must take.
+        #[test]
+        fn an_attribute_that_claims_may_ask_for_can_be_searched(name in "[a0-2.;-]{1,7}") {
+            let claims = serde_json::json!({ "claim": format!("{{attr:{name}}}") });
+            let parsed = ClaimTemplates::parse(claims.as_object().unwrap(), &[]);
+            if parsed.is_ok() {
+                prop_assert!(Attribute::parse(&name).is_some(), "{}", name);
+            }
+        }
+
         #[test]
         fn every_name_goes_over_the_wire_as_it_is(name in any::<String>()) {
             let encoded = ldap3::parse_filter(login(&name).to_string()).unwrap().into_structure();

@@ -2,22 +2,23 @@
 //! and some that do nothing but bind users. A user never binds on the first, and
 //! nothing is ever searched on the others.
 
+mod upkeep;
+mod verdict;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ldap3::Scope;
 use tokio::sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::ambient::Entropy;
 use crate::config;
 use crate::directory::bind::BindAnswer;
 use crate::directory::binding::Binding;
-use crate::directory::breaker::{Breaker, Failure, Trial};
+use crate::directory::breaker::{Breaker, Trial};
 use crate::directory::connection::{Connection, Found, Search};
 use crate::directory::endpoint::Endpoint;
-use crate::directory::filter::{Attribute, Filter};
-use crate::directory::group::NO_ATTRIBUTES;
+use crate::directory::filter::Attribute;
 use crate::directory::meter::{Meter, Purpose};
 use crate::directory::outcome::Outcome;
 use crate::directory::password_modify::{Changed, PasswordChange};
@@ -25,10 +26,6 @@ use crate::directory::{DirectoryError, Operation};
 use crate::metrics::{DirectoryUp, Metrics};
 use crate::secret::Secret;
 
-/// Longest time between two looks at a server that answers.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Least time between any two.
-const LOOKS_APART: Duration = Duration::from_secs(1);
 /// How long the service account is left alone after it was refused, lest we lock it;
 /// twice as long each time.
 const REFUSED_PAUSE_MIN: Duration = Duration::from_secs(10);
@@ -232,80 +229,6 @@ impl Server {
         self.endpoint.is_encrypted()
     }
 
-    /// Looks at the server regularly, at once when an operation failed or the shared
-    /// connection was lost, and when a pause is over; keeps that connection open.
-    pub(super) async fn keep_up(self: Arc<Self>) {
-        tokio::join!(self.keep_looking(), self.keep_closing());
-    }
-
-    async fn keep_looking(&self) {
-        // Less than the time after which the server would close it.
-        let interval = LOOK_INTERVAL.min(self.terms.idle_timeout / 2);
-        loop {
-            let looked = Instant::now();
-            self.look().await;
-            if let Some(until) = self.breaker.down_until() {
-                sleep_until(until).await;
-                continue;
-            }
-            let service = self.service_ended().await;
-            sleep_until(looked + LOOKS_APART.min(interval)).await;
-            tokio::select! {
-                () = sleep_until(looked + interval) => {}
-                () = self.look_again.notified() => {}
-                () = service => {}
-            }
-        }
-    }
-
-    /// Closes bind connections as soon as nobody used them for long enough.
-    async fn keep_closing(&self) {
-        loop {
-            let kept = self.terms.idle_timeout;
-            let first = {
-                let mut idle = self.idle();
-                idle.retain(|idle| idle.is_fresh(kept));
-                idle.iter().map(|idle| idle.since).min()
-            };
-            sleep_until(first.unwrap_or_else(Instant::now) + kept).await;
-        }
-    }
-
-    /// Whether the server answers the service account; once more on a new connection
-    /// when the old one turns out to be lost.
-    async fn look(&self) {
-        let search = Search {
-            operation: Operation::Probe,
-            base: "",
-            scope: Scope::Base,
-            filter: &Filter::Present(self.terms.object_class.clone()),
-            attributes: NO_ATTRIBUTES,
-            entries_max: 1,
-        };
-        for _ in 0..2 {
-            let result = match self.service().await {
-                Ok(connection) => self.search(&connection, &search).await,
-                Err(error) => Err(error),
-            };
-            if !matches!(result, Err(DirectoryError::Lost)) {
-                return;
-            }
-        }
-    }
-
-    /// Resolves when the shared connection has ended, at once when there is none.
-    async fn service_ended(&self) -> impl Future<Output = ()> + Send + use<> {
-        let ended = match &*self.service.lock().await {
-            Service::Bound(connection) => Some(connection.ended()),
-            _ => None,
-        };
-        async move {
-            if let Some(ended) = ended {
-                ended.await;
-            }
-        }
-    }
-
     async fn bound(&self) -> Result<Arc<Connection>, DirectoryError> {
         let mut service = self.service.lock().await;
         match &*service {
@@ -371,69 +294,6 @@ impl Server {
         Ok(connection.counted(self.meter.opened(purpose)))
     }
 
-    /// Runs an operation, counts how it ended, and remembers what that says of the server.
-    async fn observe<T>(
-        &self,
-        operation: Operation,
-        work: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
-        self.observe_after(Duration::ZERO, operation, work).await
-    }
-
-    /// The same for what waits for others first, and so may have little time left.
-    async fn observe_fairly<T>(
-        &self,
-        operation: Operation,
-        work: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
-        self.observe_after(self.terms.fair, operation, work).await
-    }
-
-    async fn observe_after<T>(
-        &self,
-        least: Duration,
-        operation: Operation,
-        work: impl Future<Output = Result<T, DirectoryError>>,
-    ) -> Result<T, DirectoryError> {
-        let due = Instant::now() + least;
-        let mut verdict = Verdict { server: self, operation, due, spoken: false };
-        let result = self.meter.observe(operation, work).await;
-        verdict.spoken = true;
-        self.judge(operation, result.as_ref().err());
-        result
-    }
-
-    fn judge(&self, operation: Operation, error: Option<&DirectoryError>) {
-        let server = self.meter.server();
-        let begins = matches!(operation, Operation::Connect | Operation::ServiceBind);
-        match error {
-            Some(error) if error.is_of_the_server() => {
-                let certain = match error {
-                    // It may be the only one that was.
-                    DirectoryError::Lost => false,
-                    // One slow answer alone does not say that the only server is down; but
-                    // nobody else should wait for it while there is another.
-                    DirectoryError::Timeout if self.terms.several => true,
-                    _ => begins || operation == Operation::Probe,
-                };
-                let failure = if certain { Failure::Certain } else { Failure::Perhaps };
-                if self.breaker.failed(failure) {
-                    tracing::warn!(server, %error, "a directory server does not answer");
-                    self.idle().clear();
-                }
-                self.look_again.notify_one();
-            }
-            // That somebody is there is not yet an answer.
-            _ if begins => {}
-            _ => {
-                if self.breaker.succeeded() {
-                    tracing::info!(server, "a directory server answers");
-                }
-            }
-        }
-        self.up.set(self.breaker.is_up());
-    }
-
     fn take_idle(&self) -> Option<Connection> {
         let mut idle = self.idle();
         idle.retain(|idle| idle.is_fresh(self.terms.idle_timeout));
@@ -448,27 +308,5 @@ impl Server {
 impl Idle {
     fn is_fresh(&self, kept: Duration) -> bool {
         self.since.elapsed() < kept && self.connection.is_usable()
-    }
-}
-
-/// An operation that is dropped half-way ran out of time.
-struct Verdict<'s> {
-    server: &'s Server,
-    operation: Operation,
-    /// From when on that is the server's fault.
-    due: Instant,
-    spoken: bool,
-}
-
-impl Drop for Verdict<'_> {
-    fn drop(&mut self) {
-        if self.spoken {
-            return;
-        }
-        if Instant::now() >= self.due {
-            self.server.judge(self.operation, Some(&DirectoryError::Timeout));
-        } else {
-            self.server.look_again.notify_one();
-        }
     }
 }

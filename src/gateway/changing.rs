@@ -147,11 +147,11 @@ impl Changing {
         // Counted before anybody is asked.
         let name = credentials.folded_name();
         let begun = services.throttle.begin(&name, address, device.as_ref()).await;
-        let mut attempt = begun.map_err(not_counted)?;
+        let mut attempt = begun.map_err(|denied| not_counted(services, denied))?;
         // Nobody has proved anything yet.
         if let Err(denied) = attempt.costs().await {
             attempt.withdraw().await;
-            return Err(not_counted(denied));
+            return Err(not_counted(services, denied));
         }
         place.put_off(attempt.delay());
         // Before the directory, as every try there may cost a login that the person has left.
@@ -161,7 +161,7 @@ impl Changing {
             Err(ChangeError::Objected(objection)) => Err(objection.into()),
             Err(ChangeError::Unknown(_)) => Err(Unchanged::new(Refusal::Internal, "internal")),
             Err(ChangeError::Login(error)) => {
-                let (refusal, outcome) = turned_away(error, attempt, None).await;
+                let (refusal, outcome) = turned_away(&services.metrics, error, attempt, None).await;
                 return Err(Unchanged::new(refusal, outcome));
             }
         };
@@ -270,12 +270,12 @@ async fn ask_directory(
         attempt.withdraw().await;
         return Err(Unchanged::new(Refusal::InvalidToken, "token_of_another"));
     }
-    let (refusal, outcome) = turned_away(error, attempt, denied).await;
+    let (refusal, outcome) = turned_away(&services.metrics, error, attempt, denied).await;
     Err(Unchanged::new(refusal, outcome))
 }
 
-fn not_counted(denied: Denied) -> Unchanged {
-    let (refusal, outcome) = not_tried(denied);
+fn not_counted(services: &Services, denied: Denied) -> Unchanged {
+    let (refusal, outcome) = not_tried(&services.metrics, denied);
     Unchanged::new(refusal, outcome)
 }
 

@@ -99,14 +99,7 @@ impl Gateway {
         }
         let headers = &inbound.parts.headers;
         let body = self.body_of_ours(loaded, exchange).await?;
-        let Some(code) = typed(headers, &body)? else {
-            return Err(released(
-                Refusal::InvalidAccessCode,
-                &self.services().timer,
-                exchange.began,
-            )
-            .await);
-        };
+        let code = typed(headers, &body)?;
         let redeeming = Redeeming {
             codes,
             code,
@@ -122,10 +115,8 @@ impl Gateway {
         exchange.progress = Progress::Recorded;
         // On the control runtime, to its end: a code that is spent opens its session.
         let redeemed = services.control.spawn(redeeming.complete(Arc::clone(services)));
-        match redeemed.await.map_err(|_| Refusal::Internal)? {
-            Ok(welcomed) => Ok(welcome(loaded, exchange, &welcomed)),
-            Err(refusal) => Err(released(refusal, &self.services().timer, exchange.began).await),
-        }
+        let welcomed = redeemed.await.map_err(|_| Refusal::Internal)??;
+        Ok(welcome(loaded, exchange, &welcomed))
     }
 
     /// `POST /auth/access-codes/revoke`, by whoever gave the code out.
@@ -138,14 +129,7 @@ impl Gateway {
         let codes = loaded.snapshot.codes.clone().ok_or(Refusal::NoRoute)?;
         let issuer = self.issuer(loaded, exchange, &inbound).await?;
         let body = self.body_of_ours(loaded, exchange).await?;
-        let Some(code) = typed(&inbound.parts.headers, &body)? else {
-            return Err(released(
-                Refusal::InvalidAccessCode,
-                &self.services().timer,
-                exchange.began,
-            )
-            .await);
-        };
+        let code = typed(&inbound.parts.headers, &body)?;
         let record = exchange.record(Event::AccessCode, "revoked", Some(204));
         let (services, subject) = (Arc::clone(self.services()), issuer.subject().clone());
         let revoked = self.services().control.spawn(async move {
@@ -153,10 +137,8 @@ impl Gateway {
             // It is taken back, even when its record cannot be written.
             record_of(&services, record, &name).await
         });
-        match revoked.await.map_err(|_| Refusal::Internal)? {
-            Ok(()) => Ok(answer::empty(StatusCode::NO_CONTENT)),
-            Err(refusal) => Err(released(refusal, &self.services().timer, exchange.began).await),
-        }
+        revoked.await.map_err(|_| Refusal::Internal)??;
+        Ok(answer::empty(StatusCode::NO_CONTENT))
     }
 
     /// `GET /auth/access-codes`, for people; who is not logged in is sent there first.
@@ -260,12 +242,17 @@ impl Gateway {
     }
 }
 
-/// A refusal, at the moment when it may be told.
-async fn released(refusal: Refusal, timer: &Timer, began: Instant) -> Refusal {
-    if refusal == Refusal::InvalidAccessCode {
+/// What an endpoint answers, at the moment when it may be told: a code is not good for one
+/// reason at the same moment as for any other.
+pub(super) async fn released<T>(
+    answer: Result<T, Refusal>,
+    timer: &Timer,
+    began: Instant,
+) -> Result<T, Refusal> {
+    if matches!(answer, Err(Refusal::InvalidAccessCode)) {
         REFUSALS.keep(timer, began).await;
     }
-    refusal
+    answer
 }
 
 /// Records what became of a code by the name of who acts by it, never by its digits.
@@ -343,11 +330,11 @@ fn reference(headers: &HeaderMap, body: &[u8]) -> Result<Option<Reference>, Refu
     wanted.reference.map(parse).transpose()
 }
 
-/// The code of a JSON body; `None` for what no code is.
-fn typed(headers: &HeaderMap, body: &[u8]) -> Result<Option<Code>, Refusal> {
+/// The code of a JSON body.
+fn typed(headers: &HeaderMap, body: &[u8]) -> Result<Code, Refusal> {
     let reason = "The body must be JSON with the string accessCode.";
     let Typed { access_code } = json_of(headers, body, reason)?;
-    Ok(Code::parse(&access_code))
+    Code::parse(&access_code).ok_or(Refusal::InvalidAccessCode)
 }
 
 fn json_of<T: for<'de> Deserialize<'de>>(
@@ -427,7 +414,8 @@ mod tests {
             sleep(Duration::from_millis(took)).await;
             let (refusal, recorded) = refused(&error);
             assert_eq!(recorded, outcome, "known here alone");
-            assert_eq!(released(refusal, &Timer::here(), began).await, Refusal::InvalidAccessCode);
+            let answer = released(Err::<(), _>(refusal), &Timer::here(), began).await;
+            assert_eq!(answer, Err(Refusal::InvalidAccessCode));
             assert_eq!(began.elapsed(), Duration::from_millis(250));
         }
     }

@@ -84,8 +84,15 @@ pub(super) async fn instead(
     }
 }
 
-/// Makes a login by an emergency account heard: in metric, log and audit.
-pub(super) fn announce(services: &Services, record: &mut Record, reason: Option<GivenReason>) {
+/// Makes a login's record one of an emergency account's, with the reason that was given.
+pub(super) fn mark(record: &mut Record, reason: Option<GivenReason>) {
+    record.event = Event::BreakGlass;
+    record.detail = reason.map(|reason| reason.0.into());
+}
+
+/// Makes a login by an emergency account heard, in metric and log, once it is certain how
+/// it ended.
+pub(super) fn announce(services: &Services, record: &Record) {
     let outcome = record.outcome;
     let result = outcome.strip_prefix(PREFIX).unwrap_or(outcome);
     services.metrics.break_glass_logins(result).inc();
@@ -94,11 +101,9 @@ pub(super) fn announce(services: &Services, record: &mut Record, reason: Option<
         client = record.client.map(tracing::field::display),
         account = record.subject.as_deref(),
         outcome = result,
-        reason = reason.as_ref().map(|reason| reason.0.as_str()),
+        reason = record.detail.as_deref(),
         "a login by an emergency account, as the directory is down"
     );
-    record.event = Event::BreakGlass;
-    record.detail = reason.map(|reason| reason.0.into());
 }
 
 #[cfg(test)]

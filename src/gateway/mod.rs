@@ -150,7 +150,7 @@ impl Gateway {
         inbound: Inbound,
     ) -> Result<Response<Body>, Refusal> {
         exchange.decision = Decision::Own;
-        match endpoint {
+        let answer = match endpoint {
             OwnEndpoint::Login => self.login(loaded, exchange, inbound).await,
             OwnEndpoint::LoginAlias => self.login_on_alias(loaded, exchange, inbound).await,
             OwnEndpoint::Password => self.password(loaded, exchange, inbound).await,
@@ -163,7 +163,8 @@ impl Gateway {
             OwnEndpoint::AccessCodes => self.access_codes(loaded, exchange, inbound).await,
             OwnEndpoint::RedeemCode => self.redeem_code(loaded, exchange, inbound).await,
             OwnEndpoint::RevokeCode => self.revoke_code(loaded, exchange, inbound).await,
-        }
+        };
+        codes::released(answer, &self.services().timer, exchange.began).await
     }
 
     /// Turns a refusal into its answer, its log line and its audit record. A browser

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::{OptionFuture, join3};
 use tokio::time::Instant;
 
-use crate::audit::Record;
+use crate::audit::{Event, Record};
 use crate::directory::{
     Account, Bar, Directory, DirectoryError, Notice, Person, Rejection, VerifyError,
 };
@@ -17,6 +17,7 @@ use crate::gateway::endpoints::end_and_record;
 use crate::gateway::logins::{Place, Refused};
 use crate::gateway::session_limit::keep_to_limit;
 use crate::identity::{Credentials, SessionId};
+use crate::metrics::Metrics;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::session::{self, OpenError, Opened, Origin, Prepared, Reason};
@@ -101,12 +102,12 @@ impl Opening {
             record.name_hash = None;
         }
         if verdict.emergency {
-            emergency::announce(&services, &mut record, reason);
+            emergency::mark(&mut record, reason);
         }
         let Verified { prepared, remembering } = match verdict.result {
             Ok(verified) => verified,
             Err(refusal) => {
-                count(&services, verdict.outcome, began);
+                conclude(&services, &record, began);
                 tracing::info!(
                     request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
                     client = record.client.map(tracing::field::display),
@@ -141,14 +142,10 @@ impl Opening {
             Ok(opened) => opened,
             Err(error) => return Err(unopened(&services, error, record, began).await.into()),
         };
-        count(&services, verdict.outcome, began);
         if recorded.is_err() {
-            // A login that nobody can account for is no login.
-            record.event = crate::audit::Event::Revocation;
-            record.outcome = Reason::Unrecorded.label();
-            end_and_record(services, opened.session, Reason::Unrecorded, record).await?;
-            return Err(Refusal::AuditUnavailable.into());
+            return Err(unrecorded(services, opened.session, record, began).await.into());
         }
+        conclude(&services, &record, began);
         tracing::info!(
             request_id = record.request_id.as_ref().and_then(|id| id.to_str().ok()),
             client = record.client.map(tracing::field::display),
@@ -172,8 +169,8 @@ async fn unopened(
     began: Instant,
 ) -> Refusal {
     let (refusal, outcome) = not_opened(&error);
-    count(services, outcome, began);
     record.outcome = outcome;
+    conclude(services, &record, began);
     record.status = Some(refusal.facts().status);
     match services.audit.durable(record).await {
         Ok(()) => refusal,
@@ -181,9 +178,31 @@ async fn unopened(
     }
 }
 
+/// A login that nobody can account for is no login.
+async fn unrecorded(
+    services: Arc<Services>,
+    session: SessionId,
+    mut record: Record,
+    began: Instant,
+) -> Refusal {
+    record.outcome = Reason::Unrecorded.label();
+    conclude(&services, &record, began);
+    record.event = Event::Revocation;
+    let ended = end_and_record(services, session, Reason::Unrecorded, record).await;
+    ended.err().unwrap_or(Refusal::AuditUnavailable)
+}
+
 fn not_opened(error: &OpenError) -> (Refusal, &'static str) {
     tracing::error!(%error, "a session could not be opened");
     (Refusal::StoreUnavailable, "store_unavailable")
+}
+
+/// Counts a login by the outcome that its record has, now that it is certain.
+fn conclude(services: &Services, record: &Record, began: Instant) {
+    count(services, record.outcome, began);
+    if record.event == Event::BreakGlass {
+        emergency::announce(services, record);
+    }
 }
 
 /// Counts a login by its true outcome.
@@ -232,6 +251,7 @@ async fn judge(
     (credentials, device, address): (&Credentials, Option<&Secret<String>>, IpAddr),
 ) -> Judged {
     let judged = |person, account, emergency| Judged { person, account, emergency };
+    let metrics = &services.metrics;
     // Counted before anybody is asked.
     let begun = services.throttle.begin(&credentials.folded_name(), address, device).await;
     let (mut account, mut denied) = (None, None);
@@ -256,7 +276,7 @@ async fn judge(
         Err(Denied::Throttled(_)) if directory.is_emergency() => {
             (None, VerifyError::Unavailable(DirectoryError::AllDown))
         }
-        Err(denied) => return judged(Err(not_tried(denied)), None, false),
+        Err(denied) => return judged(Err(not_tried(metrics, denied)), None, false),
     };
     let instead = if directory.calls_for_emergency(&error) {
         emergency::instead(services, directory, (credentials, address)).await
@@ -277,12 +297,12 @@ async fn judge(
         return judged(person.map_err(disabled), ours(), true);
     }
     let (refusal, outcome) = match attempt {
-        Some(attempt) => turned_away(error, attempt, denied).await,
+        Some(attempt) => turned_away(metrics, error, attempt, denied).await,
         None => (Refusal::DirectoryUnavailable, "directory_unavailable"),
     };
     match instead {
         Instead::Wrong => judged(Err((refusal, Rejection::Emergency.label())), ours(), true),
-        Instead::Untried(denied) => judged(Err(not_tried(denied)), account, false),
+        Instead::Untried(denied) => judged(Err(not_tried(metrics, denied)), account, false),
         _ => judged(Err((refusal, outcome)), account, false),
     }
 }
@@ -327,6 +347,7 @@ impl Verdict {
 
 /// Why somebody is turned away, and whether the try counts as a failure.
 pub(super) async fn turned_away(
+    metrics: &Metrics,
     error: VerifyError,
     attempt: Attempt,
     denied: Option<Denied>,
@@ -350,7 +371,7 @@ pub(super) async fn turned_away(
         }
         // As for a name that nobody has: the attempt stays counted, and the answer does
         // not tell that this spelling leads to an account.
-        VerifyError::Withheld => match denied.map(not_tried) {
+        VerifyError::Withheld => match denied.map(|denied| not_tried(metrics, denied)) {
             Some((Refusal::TooManyAttempts { .. }, outcome)) => {
                 attempt.failed();
                 (Refusal::InvalidCredentials, outcome)
@@ -375,10 +396,11 @@ pub(super) async fn turned_away(
     }
 }
 
-/// Why a password is not tried.
-pub(super) fn not_tried(denied: Denied) -> (Refusal, &'static str) {
+/// Why a password is not tried, counted if that is a throttle's doing.
+pub(super) fn not_tried(metrics: &Metrics, denied: Denied) -> (Refusal, &'static str) {
     match denied {
-        Denied::Throttled(Throttled { retry_after, .. }) => {
+        Denied::Throttled(Throttled { retry_after, rule }) => {
+            metrics.throttled(rule).inc();
             (Refusal::TooManyAttempts { retry_after }, "throttled")
         }
         Denied::Store(_) => (Refusal::StoreUnavailable, "store_unavailable"),

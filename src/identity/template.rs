@@ -6,8 +6,15 @@ use serde_json::{Map, Value};
 use crate::identity::{Attributes, Role, SessionId, Subject};
 
 /// Attributes that never leave the directory, whoever asks for them.
-const SECRET_ATTRIBUTES: [&str; 5] =
-    ["userpassword", "unicodepwd", "authpassword", "sambantpassword", "krbprincipalkey"];
+const SECRET_ATTRIBUTES: [&str; 7] = [
+    "userpassword",
+    "2.5.4.35",
+    "unicodepwd",
+    "1.2.840.113556.1.4.90",
+    "authpassword",
+    "sambantpassword",
+    "krbprincipalkey",
+];
 
 /// Further claims, in the order of their names.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -185,13 +192,7 @@ impl Piece {
                 let name = other.strip_prefix("attr:");
                 let name =
                     name.ok_or_else(|| TemplateError::Placeholder(format!("{{{other}}}")))?;
-                let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.;".contains(&byte);
-                let secret = SECRET_ATTRIBUTES.contains(&name.to_ascii_lowercase().as_str());
-                let good = (1..=128).contains(&name.len())
-                    && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-                    && name.bytes().all(plain)
-                    && !secret;
-                if good {
+                if name.len() <= 128 && is_told(name) {
                     Ok(Self::Attribute(name.to_owned()))
                 } else {
                     Err(TemplateError::Attribute(name.to_owned()))
@@ -211,6 +212,25 @@ impl Piece {
             }
         }
     }
+}
+
+/// Whether it is the name or number of an attribute, perhaps with options (RFC 4512
+/// section 2.5), and of none that holds secrets.
+fn is_told(name: &str) -> bool {
+    let mut parts = name.split(';');
+    let kind = parts.next().unwrap_or_default();
+    let word = |text: &str| {
+        let letters = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        letters && !text.is_empty()
+    };
+    let arc = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits && (text == "0" || !text.starts_with('0'))
+    };
+    let is_name = kind.starts_with(|first: char| first.is_ascii_alphabetic()) && word(kind);
+    let is_number = kind.contains('.') && kind.split('.').all(arc);
+    let is_secret = SECRET_ATTRIBUTES.contains(&kind.to_ascii_lowercase().as_str());
+    (is_name || is_number) && parts.all(word) && !is_secret
 }
 
 /// Splits a text at its placeholders.
@@ -308,9 +328,26 @@ mod tests {
             let refused = templates(&json!({ "a": [text] }));
             assert!(matches!(refused, Err(TemplateError::Placeholder(_))), "{text}");
         }
-        for name in ["", "a b", "userPassword", "(x", "-a", "a*"] {
+        for name in [
+            "",
+            "a b",
+            "userPassword",
+            "USERPASSWORD;lang-en",
+            "2.5.4.35",
+            "(x",
+            "-a",
+            "a*",
+            "1x",
+            "a.b",
+            "2.05.4",
+            "cn;",
+            ";lang-en",
+        ] {
             let refused = templates(&json!({ "a": {"b": format!("{{attr:{name}}}")} }));
             assert!(matches!(refused, Err(TemplateError::Attribute(_))), "{name}");
+        }
+        for name in ["mail", "cn;lang-en", "2.5.4.3", "x-y"] {
+            assert!(templates(&json!({ "a": format!("{{attr:{name}}}") })).is_ok(), "{name}");
         }
         assert!(matches!(templates(&json!({"exp": 1})), Err(TemplateError::Reserved(_))));
         assert!(templates(&json!({"a": {"exp": 1}})).is_ok(), "only the claims themselves");

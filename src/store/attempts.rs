@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use crate::ambient::Timestamp;
 use crate::store::table::Table;
+use crate::store::{Kind, Store, StoreError};
+
+/// Windows in one write.
+const WINDOWS_CHUNK: usize = 256;
 
 /// What tells one attempt from all others; random.
 pub type AttemptId = [u8; 16];
@@ -69,6 +73,115 @@ pub enum Taken {
         /// Until it has room.
         wait: Duration,
     },
+}
+
+impl Store {
+    /// Counts an attempt in every window, or in none: one step that no other comes
+    /// between.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn count_attempt(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        now: Timestamp,
+    ) -> Result<Taken, StoreError> {
+        self.counted(
+            "count_attempt",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    Ok(self.counters.count(attempt, windows, now))
+                }
+                Kind::Redis(redis) => redis.count_attempt(attempt, windows, now).await,
+            },
+        )
+    }
+
+    /// The attempt was no failure: it no longer counts in these windows.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn give_back(
+        &self,
+        attempt: AttemptId,
+        windows: &[Window],
+        _now: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.counted(
+            "give_back",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Embedded(_) => {
+                    self.counters.give_back(attempt, windows);
+                    Ok(())
+                }
+                Kind::Redis(redis) => redis.give_back(attempt, windows).await,
+            },
+        )
+    }
+
+    /// How many attempts a window holds now.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub async fn attempts(&self, window: &Window, now: Timestamp) -> Result<u32, StoreError> {
+        self.counted(
+            "attempts",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Embedded(_) => Ok(self.counters.attempts(window, now)),
+                Kind::Redis(redis) => redis.attempts(window, now).await,
+            },
+        )
+    }
+
+    /// Takes up the windows that were kept. At most `entries` of a family are
+    /// remembered from here on, in a store that is this process's alone.
+    ///
+    /// # Errors
+    /// When the store cannot answer.
+    pub fn open_windows(&self, entries: usize, now: Timestamp) -> Result<(), StoreError> {
+        self.bound_windows(entries);
+        self.counted(
+            "open_windows",
+            match &self.kind {
+                Kind::Memory(_) | Kind::Redis(_) => Ok(()),
+                Kind::Embedded(embedded) => {
+                    embedded.windows().map(|rows| self.counters.restore(rows, now))
+                }
+            },
+        )
+    }
+
+    /// Remembers at most `entries` windows of a family.
+    pub fn bound_windows(&self, entries: usize) {
+        self.counters.bound(entries);
+    }
+
+    /// Keeps the windows that changed, where they would not outlive the process, and
+    /// forgets some that are over.
+    pub async fn keep_windows(&self, now: Timestamp) {
+        let rows = self.counters.take_changes(now);
+        let Kind::Embedded(embedded) = &self.kind else { return };
+        for chunk in rows.chunks(WINDOWS_CHUNK) {
+            let kept = embedded.keep_windows(chunk.to_vec()).await;
+            if self.counted("keep_windows", kept).is_err() {
+                self.counters.not_kept(chunk);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows(&self, family: WindowFamily) -> usize {
+        self.counters.len(family)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn windows_on_disk(&self) -> Option<usize> {
+        match &self.kind {
+            Kind::Memory(_) | Kind::Redis(_) => None,
+            Kind::Embedded(embedded) => embedded.windows().ok().map(|rows| rows.len()),
+        }
+    }
 }
 
 /// A window's attempts, as a store on disk keeps them.

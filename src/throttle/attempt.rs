@@ -11,7 +11,7 @@ use crate::config::Lockout;
 use crate::store::{AttemptId, Taken, Window, WindowFamily};
 use crate::throttle::device::Device;
 use crate::throttle::under_way::{Alone, Chance, Place, Try};
-use crate::throttle::{Denied, Inner, Key, PER_ADDRESS, Remembering};
+use crate::throttle::{Denied, Inner, Key, PER_ADDRESS, Remembering, Throttled};
 
 /// How long a login waits, in all, for tries under way to end: as long as one has at the
 /// directory where `directory.timeout` says nothing else, so that these have ended by then.
@@ -159,7 +159,7 @@ impl Attempt {
             let places = windows.get(index).map(|window| window.count);
             let chance = asking.full(index).filter(|it| it.chance() != Chance::None).zip(places);
             let Some((waiting, places)) = chance else {
-                return Err(inner.throttled(rule, wait).into());
+                return Err(Throttled::by(rule, wait).into());
             };
             let began = Instant::now();
             let has_ended = timeout(self.patience, async {
@@ -175,8 +175,8 @@ impl Attempt {
             waited += began.elapsed();
             match has_ended {
                 Ok(true) => {}
-                Ok(false) => return Err(inner.throttled(rule, wait).into()),
-                Err(_) => return Err(inner.throttled(rule, SOON).into()),
+                Ok(false) => return Err(Throttled::by(rule, wait).into()),
+                Err(_) => return Err(Throttled::by(rule, SOON).into()),
             }
         }
     }
@@ -188,9 +188,8 @@ impl Attempt {
     pub(super) async fn alone(mut self, place: Place) -> Result<Self, Denied> {
         let began = Instant::now();
         let Ok(alone) = timeout(self.patience, self.inner.under_way.alone(place)).await else {
-            let throttled = self.inner.throttled(PER_ADDRESS, SOON);
             self.withdraw().await;
-            return Err(throttled.into());
+            return Err(Throttled::by(PER_ADDRESS, SOON).into());
         };
         self.delay += began.elapsed();
         self.alone = Some(alone);

@@ -75,7 +75,14 @@ pub struct Throttled {
     pub rule: &'static str,
 }
 
-/// Why a try may not be made.
+impl Throttled {
+    fn by(rule: &'static str, wait: Duration) -> Self {
+        Self { retry_after: whole_seconds(wait), rule }
+    }
+}
+
+/// Why a try may not be made. Metrics count it where it becomes an answer: in an outage it may
+/// become another.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum Denied {
     /// Too many were.
@@ -241,12 +248,6 @@ impl LoginThrottle {
 }
 
 impl Inner {
-    /// Counts the refusal. The wait is rounded up: who waits this long is not refused again.
-    fn throttled(&self, rule: &'static str, wait: Duration) -> Throttled {
-        self.metrics.throttled(rule).inc();
-        Throttled { retry_after: whole_seconds(wait), rule }
-    }
-
     fn key(&self, name: &[u8]) -> Key {
         hashed(&self.hash_key, name)
     }
@@ -301,6 +302,11 @@ impl Inner {
             tracing::warn!(
                 "the directory locks an account at its first wrong password: a stranger can do \
                  that through the gateway, which no limit prevents"
+            );
+        } else if lockout.is_some_and(|it| it.threshold > 0 && it.window.is_zero()) {
+            tracing::warn!(
+                "the directory forgets wrong passwords only with a right one, and the gateway after \
+                 a day: strangers can lock an account from day to day"
             );
         }
     }

@@ -16,6 +16,9 @@ use crate::support::world::{
     ADMIN, CONTEXT_COOKIE, SUPER_ADMIN, TOKEN_COOKIE, TRACER, World, token_of,
 };
 
+/// The step of the schedule on which codes are said not to be good.
+const STEP: Duration = Duration::from_millis(250);
+
 /// Two roles give out codes, which open one route.
 pub(crate) fn codes(setup: &mut Setup) {
     setup
@@ -73,7 +76,7 @@ pub(crate) fn one_won(tries: &[(Answer, Duration)]) {
         match (answer.status, answer.code().as_str()) {
             (200, _) => won += 1,
             (403, "InvalidAccessCode") => {
-                assert!(*took >= Duration::from_millis(250), "{took:?}");
+                assert!(*took >= STEP, "{took:?}");
                 refused += 1;
             }
             other => panic!("{other:?}"),
@@ -199,7 +202,9 @@ async fn codes_are_refused_for_every_reason_that_the_contract_names() {
     let call = nobody.post("/auth/access-codes/redeem").header(elsewhere.0, elsewhere.1);
     call.json(&json!({ "accessCode": code })).send().await.expect(403, "CsrfRejected");
     for wrong in [other(&code).as_str(), "no digits", "", "1234", "12345678901234567890"] {
+        let began = Instant::now();
         let answer = redeem(&nobody, wrong, 3).await;
+        assert!(began.elapsed() >= STEP, "{wrong}: on the schedule");
         answer.expect(403, "InvalidAccessCode");
         assert!(answer.set_cookies().is_empty());
         assert_eq!(answer.json()["error_description"], answer.json()["message"]);
@@ -207,8 +212,12 @@ async fn codes_are_refused_for_every_reason_that_the_contract_names() {
 
     let revoke = async |client: &Client, code: &str| {
         let call = client.post("/auth/access-codes/revoke").own_page();
-        call.json(&json!({ "accessCode": code })).send().await
+        let began = Instant::now();
+        let answer = call.json(&json!({ "accessCode": code })).send().await;
+        assert!(answer.status != 403 || began.elapsed() >= STEP, "{code}: on the schedule");
+        answer
     };
+    revoke(&carol, "no digits").await.expect(403, "InvalidAccessCode");
     revoke(&nobody, &code).await.expect(401, "Unauthenticated");
     revoke(&alice, &code).await.expect(403, "InvalidAccessCode");
     revoke(&carol, &code).await.expect_status(204);

@@ -1,25 +1,27 @@
 //! Emergency accounts: nobody while the directory answers, short and loud while it does
 //! not, and over when it is back.
 
+mod alike;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bindgate::config::LdapTransport;
-use futures_util::future::{join, join_all};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::support::client::{Answer, Client};
 use crate::support::gateway::Gateway;
+use crate::support::redis::RedisServer;
 use crate::support::saboteur::{Fault, Point, Saboteur};
 use crate::support::setup::Setup;
+use crate::support::several::{keep_no_more, share, url};
 use crate::support::slapd::{PASSWORD, Slapd};
 use crate::support::upstream::Upstream;
 use crate::support::users::{Person, users_toml};
 use crate::support::world::{ADMIN, DEVICE_COOKIE, TRACER, directory_through, log_in};
-use crate::support::{eventually_async, within};
+use crate::support::{eventually, eventually_async, within};
 
 /// The emergency account's password.
 const SECRET: &str = "sealed in an envelope";
@@ -197,6 +199,41 @@ async fn while_the_directory_is_down_a_reason_opens_a_short_and_loud_session() {
 }
 
 #[tokio::test]
+async fn a_login_whose_session_the_store_does_not_keep_is_announced_as_none() {
+    let (slapd, redis) = (Slapd::start(), RedisServer::start(&[]));
+    let (mut setup, upstream) = setup(&slapd).await;
+    share(&mut setup);
+    setup.set("store", "urls", &url(redis.port));
+    let gateway = Gateway::start(setup).await;
+    gateway.readiness(200).await;
+    let mut scene = Scene { gateway, upstream, slapd };
+    scene.directory_goes().await;
+    scene.sign_in().await;
+    keep_no_more(&redis);
+    let client = scene.client();
+    with_reason(&client, SECRET, json!("once more")).await.expect(503, "StoreUnavailable");
+    for result in ["ok", "store_unavailable"] {
+        let counted = scene.logins(result).await;
+        assert!((counted - 1.0).abs() < 0.1, "{result}: {counted}");
+    }
+    let log = eventually("the announcement", || {
+        let log = scene.gateway.log();
+        log.contains("once more").then_some(log)
+    })
+    .await;
+    let told = |line: &&str| line.contains("a login by an emergency account");
+    let told: Vec<_> = log.lines().filter(told).collect();
+    let [first, second] = told.as_slice() else { panic!("one each: {told:?}") };
+    assert!(first.contains("the directory burns") && first.contains("\"ok\""), "{first}");
+    assert!(second.contains("once more"), "{second}");
+    assert!(second.contains("\"store_unavailable\""), "{second}");
+    let records = scene.records();
+    let last = records.iter().rfind(|it| it["detail"] == "once more").expect("its record");
+    let last = json!([last["event"], last["outcome"], last["status"]]);
+    assert_eq!(last, json!(["break_glass", "store_unavailable", 503]));
+}
+
+#[tokio::test]
 async fn the_return_of_the_directory_ends_emergency_sessions_for_good() {
     let mut scene = Scene::start().await;
     let alice = scene.client();
@@ -332,113 +369,6 @@ async fn a_disabled_emergency_account_and_too_many_failures_are_refused() {
     elsewhere.json(&body).send().await.expect(403, "AccountUnavailable");
     let wrong = scene.logins("wrong_password").await;
     assert!((wrong - 5.0).abs() < 0.1, "{wrong}");
-}
-
-/// What a client can tell of an answer, but for the time and for what is ever another.
-fn told(answer: &Answer) -> (u16, Vec<(String, String)>, String) {
-    let headers = answer.headers.iter().filter(|(name, _)| {
-        !["date", "x-request-id", "retry-after", "content-length"].contains(&name.as_str())
-    });
-    let headers = headers.map(|(name, value)| {
-        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    });
-    (answer.status, headers.collect(), answer.text().to_owned())
-}
-
-fn retry_after(answer: &Answer) -> Option<u64> {
-    answer.header("retry-after").map(|seconds| seconds.parse().expect("seconds"))
-}
-
-/// Tries these names with the same wrong password from one address until one of them is
-/// refused, and shows that each answer is the same for all. Says how many tries that took.
-async fn are_alike(scene: &Scene, names: &[&str], from: &str, as_form: bool) -> usize {
-    let step = Duration::from_secs(1);
-    for tries in 0..200 {
-        let answers = names.iter().map(|name| async move {
-            let (client, began) = (scene.client(), Instant::now());
-            let call = client.post("/auth/login").own_page().header("x-forwarded-for", from);
-            let answer = if as_form {
-                call.navigation().form(&format!("username={name}&password=wrong&reason=x"))
-            } else {
-                call.json(&json!({ "username": name, "password": "wrong", "reason": "x" }))
-            };
-            let answer = answer.send().await;
-            assert!(client.jar.header().is_none(), "{name}: no cookie");
-            assert!(answer.status == 429 || began.elapsed() >= step, "{name}: at a step");
-            answer
-        });
-        let answers = join_all(answers).await;
-        // The page has the name as it was typed.
-        let of = |place: usize| {
-            let (status, headers, text) = told(&answers[place]);
-            (status, headers, text.replace(names[place], "NAME"))
-        };
-        for place in 1..names.len() {
-            assert_eq!(of(place), of(0), "{} and {}, try {tries}", names[place], names[0]);
-            let waits = [0, place].map(|place| retry_after(&answers[place]));
-            let waits = waits.map(|wait| wait.expect("Retry-After"));
-            assert!(waits[0].abs_diff(waits[1]) <= 2, "{waits:?}, try {tries}");
-        }
-        match answers[0].status {
-            429 => return tries,
-            status => assert_eq!(status, 503, "{}", answers[0].text()),
-        }
-    }
-    panic!("nobody is ever refused");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_an_outage_nobody_learns_which_names_are_emergency_accounts() {
-    let slapd = Slapd::start();
-    let (mut setup, upstream) = setup(&slapd).await;
-    setup.set("throttle", "refusal_after", "\"1s\"");
-    let gateway = Gateway::start(setup).await;
-    gateway.readiness(200).await;
-    let mut scene = Scene { gateway, upstream, slapd };
-    // Those of a name that is of nobody now, and will be in the outage, and of others.
-    let names = ["ops", "nobody", ADMIN];
-    let before = names.map(|name| {
-        let client = scene.client();
-        async move {
-            let mut tries = 0;
-            while log_in(&client, name, "wrong").await.status == 401 {
-                tries += 1;
-            }
-            tries
-        }
-    });
-    let before = join_all(before).await;
-    assert!(
-        before.iter().all(|tries| (1..10).contains(tries) && *tries == before[0]),
-        "{before:?}"
-    );
-
-    scene.directory_goes().await;
-    // What was counted before keeps the emergency account from nothing, which shows nothing.
-    assert_eq!(are_alike(&scene, &names, "127.0.0.1", false).await, 5);
-    assert_eq!(are_alike(&scene, &names, "192.0.2.1", true).await, 5);
-    // A colleague's address is as good as any, however many fail there.
-    let from_there = async |client: &Client, name: &str, password: &str| {
-        let body = json!({ "username": name, "password": password, "reason": "no directory" });
-        let call = client.post("/auth/login").own_page().header("x-forwarded-for", "192.0.2.9");
-        call.json(&body).send().await
-    };
-    let colleagues = (0..40).map(|number| format!("colleague{number}"));
-    let colleagues = colleagues.map(|name| {
-        let client = scene.client();
-        async move { from_there(&client, &name, PASSWORD).await.status }
-    });
-    let ops = scene.client();
-    let (colleagues, answer) = join(join_all(colleagues), from_there(&ops, "ops", SECRET)).await;
-    answer.expect_status(200);
-    assert!(colleagues.iter().all(|status| *status == 503), "{colleagues:?}");
-    let wrong = scene.logins("wrong_password").await;
-    assert!((wrong - 10.0).abs() < 0.1, "{wrong}");
-
-    // Nobody is locked out when it is back, for what was tried meanwhile.
-    scene.slapd.resume();
-    is_ended(&ops).await;
-    from_there(&scene.client(), TRACER, PASSWORD).await.expect_status(200);
 }
 
 #[tokio::test]

@@ -76,13 +76,41 @@ async fn what_was_typed_gets_the_answer_of_the_contract() {
 async fn what_is_no_login_is_a_bad_request() {
     let world = World::start().await;
     let client = world.client();
-    for body in
-        ["", "{", "[]", "null", "{}", "{\"username\":\"carol\"}", "{\"username\":1,\"password\":2}"]
-    {
+    let bodies: [&[u8]; 9] = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"{}",
+        b"{\"username\":\"carol\"}",
+        b"{\"username\":1,\"password\":2}",
+        b"{\"username\":\"carol\",\"password\":\"\xff\"}",
+        b"{\"username\":\"\\ud800\",\"password\":\"x\"}",
+    ];
+    for body in bodies {
         let call = client.post("/auth/login").own_page();
         let call = call.header("content-type", "application/json").bytes(body);
         call.send().await.expect(400, "BadRequest");
     }
+    let form = |body: &'static [u8]| {
+        let kind = "application/x-www-form-urlencoded";
+        client.post("/auth/login").own_page().header("content-type", kind).bytes(body).send()
+    };
+    form(b"username=carol&password=\xff").await.expect(400, "BadRequest");
+    for body in [
+        b"username=carol&password=%FF".as_slice(),
+        b"username=%FF&password=x",
+        b"username=carol",
+        b"username=carol&password=%00",
+        b"",
+    ] {
+        let page = form(body).await;
+        page.expect_status(401);
+        assert!(page.text().contains("action=\"/auth/login\""), "{}", page.text());
+    }
+    let asked = [("operation", "user_search")];
+    let asked = world.gateway.metrics().await.sum("bindgate_directory_operations_total", &asked);
+    assert!(asked < 0.5, "the directory hears of none: {asked}");
     let huge = json!({ "username": "x".repeat(2_000_000), "password": "y" });
     let answer = client.post("/auth/login").own_page().json(&huge).send().await;
     answer.expect(413, "TooLarge");

@@ -9,7 +9,7 @@ use std::process::Command;
 use bindgate::ambient::Entropy;
 use bindgate::config;
 use bindgate::config::{DirectoryKind, LdapTransport};
-use bindgate::directory::{Directory, Person, VerifyError};
+use bindgate::directory::{Directory, DirectoryError, Person, VerifyError};
 use bindgate::identity::Credentials;
 use bindgate::metrics::Metrics;
 use bindgate::secret::Secret;
@@ -35,6 +35,14 @@ const TRACER: &str = "contact_tracer";
 /// `OpenLDAP`, at 389-ds and at Active Directory.
 type Case = (&'static str, &'static str, &'static str, [&'static str; 3]);
 
+/// 256 bytes.
+const LONG: &str = concat!(
+    "éééééééééééééééééééééééééééééééé",
+    "éééééééééééééééééééééééééééééééé",
+    "éééééééééééééééééééééééééééééééé",
+    "éééééééééééééééééééééééééééééééé",
+);
+
 /// A name that a server does not have is a case too: it must not be taken for another.
 #[rustfmt::skip]
 const CASES: &[Case] = &[
@@ -45,6 +53,7 @@ const CASES: &[Case] = &[
     ("a group in a group", "nina", PASSWORD, [TRACER; 3]),
     ("groups that are members of each other", "lola", PASSWORD, [ADMIN; 3]),
     ("the primary group", "prim", PASSWORD, [NOBODY, NOBODY, TRACER]),
+    ("a group for mail within the group", "mailed", PASSWORD, [NOBODY, NOBODY, NO_ROLE]),
     ("a group of unique names", "uma", PASSWORD, [ADMIN, ADMIN, NOBODY]),
     ("a group of the same name elsewhere", "frank", PASSWORD, [NO_ROLE; 3]),
     ("no group", "nora", PASSWORD, [NO_ROLE; 3]),
@@ -83,6 +92,16 @@ const CASES: &[Case] = &[
         [NOBODY, NOBODY, "rejected: other_domain"]),
     ("the domain's long name", r"ad.example.test\alice", PASSWORD,
         [NOBODY, NOBODY, "rejected: other_domain"]),
+    ("nothing behind the domain", r"ADTEST\", PASSWORD, [NOBODY; 3]),
+    ("nothing before the domain", "@adtest", PASSWORD, [NOBODY; 3]),
+    ("a lone @", "@", PASSWORD, [NOBODY; 3]),
+    ("a lone backslash", r"\", PASSWORD, [NOBODY, NOBODY, "rejected: other_domain"]),
+    ("a control character", "alice\u{1}", PASSWORD, [NOBODY; 3]),
+    ("a line end", "alice\n(uid=*)", PASSWORD, [NOBODY; 3]),
+    ("characters that are left out in comparisons", "\u{ad}\u{200b}", PASSWORD, [NOBODY; 3]),
+    ("a mark without a letter", "\u{301}", PASSWORD, [NOBODY; 3]),
+    ("no character at all", "\u{ffff}\u{10ffff}", PASSWORD, [NOBODY; 3]),
+    ("as many bytes as a name may have", LONG, PASSWORD, [NOBODY; 3]),
     ("a machine is nobody", "DC1$", PASSWORD, [NOBODY; 3]),
     ("an alias", "alias", PASSWORD, [WRONG_PASSWORD, WRONG_PASSWORD, NOBODY]),
     ("behind a referral", "remote", PASSWORD, [NOBODY; 3]),
@@ -227,6 +246,26 @@ async fn openldap_is_understood() {
     config.user_filter = None;
     put_table_to(0, &config).await;
     assert_nobody_came(&elsewhere);
+    expect_answers(
+        &slapd.toml(LdapTransport::Tls),
+        &[
+            ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
+            ("carol", PASSWORD, 200, "", "ok"),
+            ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
+            ("twin", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
+            ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
+            ("locked", WRONG, 401, "InvalidCredentials", "locked"),
+            ("disabled", PASSWORD, 401, "InvalidCredentials", "locked"),
+            ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+            ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+            ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
+            ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+            ("nora", PASSWORD, 403, "NoRole", "no_role"),
+        ],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -335,6 +374,14 @@ async fn active_directory_is_understood() {
         ],
     )
     .await;
+    // Roles would be guesswork: the password is right, and nobody is told a role.
+    samba.hide_groups_of("carol");
+    let outcome = login(&directory, "carol", PASSWORD).await;
+    assert!(
+        matches!(outcome, Err(VerifyError::Unavailable(DirectoryError::HiddenGroups))),
+        "{outcome:?}"
+    );
+    login(&directory, "alice", PASSWORD).await.expect("whose groups are seen");
 }
 
 #[tokio::test]

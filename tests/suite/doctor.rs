@@ -117,6 +117,11 @@ async fn what_can_match_nothing_is_suspected_aloud() {
             ["suspect", "user_attribute", "is it misspelled?"],
         ),
         (
+            "subject_attribute = \"uid\"",
+            "subject_attribute = \"employeeKey\"",
+            ["suspect", "subject_attribute", "is it misspelled?"],
+        ),
+        (
             "cn=super_admins,ou=groups",
             "cn=super_admin,ou=groups",
             ["suspect", "role.group", "does not exist"],
@@ -130,6 +135,11 @@ async fn what_can_match_nothing_is_suspected_aloud() {
         setup.directory(&altered(&slapd, from, to));
         doctor(&setup, &[]).await.ends_with(0).has(&words);
     }
+    setup.directory(&slapd.toml(LdapTransport::Tls));
+    setup.set("token", "claims", "{ teams = \"{attr:temas}\", name = \"{attr:cn}\" }");
+    let said = doctor(&setup, &[]).await;
+    said.ends_with(0).has(&["suspect", "claims", "attribute temas: is it misspelled?"]);
+    said.has(&["ok", "claims", "found"]);
     for (from, to, words) in [
         ("ou=people,dc=", "ou=peple,dc=", ["FAILED", "base_dn", "does not exist"]),
         ("cn=bindgate,", "cn=bindgat,", ["FAILED", "service bind", "is wrong"]),
@@ -150,9 +160,30 @@ async fn what_is_down_is_named_and_the_rest_is_looked_at_all_the_same() {
     said.ends_with(1).has(&["FAILED", "connect", "is the server running"]);
     said.has(&["ok", "gateway", "is not running"]).has(&["ok", "backend"]);
     said.has(&["suspect", "policy", "role is not known"]);
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let silent = silent.local_addr().expect("an address").port();
+    let port = slapd.port(LdapTransport::Tls).to_string();
+    let toml = slapd.toml(LdapTransport::Tls).replace(&port, &silent.to_string());
+    setup.directory(&toml.replace("timeout = \"5s\"", "timeout = \"500ms\""));
+    let said = doctor(&setup, &[]).await;
+    said.ends_with(1).has(&["FAILED", "secure", "no answer within 500ms", "directory.timeout"]);
     // Nobody listens where nobody may: the discard port of this host.
     setup.upstream("urls", "[\"http://127.0.0.1:9\"]");
     doctor(&setup, &[]).await.ends_with(1).has(&["FAILED", "backend", "upstream.urls"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_another_kind_is_suspected_and_the_reason_of_what_fails_is_told() {
+    let slapd = shared_slapd();
+    let upstream = Upstream::start().await;
+    let toml = altered(&slapd, "kind = \"ldap\"", "kind = \"active_directory\"");
+    let others = ["user_attribute", "group_base_dn", "nested_groups"];
+    let fits = |line: &&str| !others.iter().any(|key| line.starts_with(key));
+    let toml: String = toml.lines().filter(fits).flat_map(|line| [line, "\n"]).collect();
+    let setup = Setup::new(&toml, &upstream.url());
+    let said = doctor(&setup, &["--user", ADMIN]).await;
+    said.ends_with(1).has(&["suspect", "root entry", "should directory.kind be \"ldap\"?"]);
+    said.has(&["FAILED", "user", "search", "cannot make sense of the root entry"]);
 }
 
 /// A server that shows this certificate and then hangs up.

@@ -340,6 +340,20 @@ async fn a_thousand_wrong_passwords_lock_nobody_out_of_389_where_the_limit_is_st
 }
 
 #[tokio::test]
+async fn a_directory_that_forgets_with_a_right_password_alone_is_warned_of() {
+    let slapd = started(Slapd::start).await;
+    slapd.ldapmodify(
+        "dn: cn=default,ou=policies,dc=example,dc=org\nchangetype: modify\n\
+         replace: pwdFailureCountInterval\npwdFailureCountInterval: 0\n",
+    );
+    let world = World::with(|setup| {
+        setup.directory(&slapd.toml(LdapTransport::Tls));
+    })
+    .await;
+    world.gateway.logged("strangers can lock an account from day to day").await;
+}
+
+#[tokio::test]
 async fn a_device_cookie_is_for_the_device_alone() {
     let world = World::start().await;
     let client = world.client();

@@ -11,7 +11,7 @@ use crate::support::client::Protocol;
 use crate::support::eventually;
 use crate::support::redis::RedisServer;
 use crate::support::relay::{Mood, Relay};
-use crate::support::several::Several;
+use crate::support::several::{Several, keep_no_more};
 use crate::support::slapd::PASSWORD;
 use crate::support::world::{
     ADMIN, TRACER, World, directory_through, log_in, shared_slapd, token_of,
@@ -64,11 +64,7 @@ async fn a_login_whose_session_the_store_does_not_keep_is_recorded_as_none() {
     let redis = RedisServer::start(&[]);
     let all = Several::on(&redis, 1).await;
     all.sign_in(TRACER).await;
-    // Whose the sessions are stands there; as a text, it takes none.
-    let keys = redis.asked("KEYS *:owned").expect("an answer");
-    let owned: Vec<&str> = keys.lines().filter(|line| line.ends_with(":owned")).collect();
-    let [owned] = owned.as_slice() else { panic!("one subject: {keys}") };
-    assert_eq!(redis.asked(&format!("SET {owned} x")).expect("an answer").trim(), "+OK");
+    keep_no_more(&redis);
     let client = all.gateways[0].client();
     log_in(&client, TRACER, PASSWORD).await.expect(503, "StoreUnavailable");
     let cookies = client.jar.header();

@@ -16,9 +16,13 @@ pub(super) fn judge(
 ) -> Finding {
     match (throttle.directory_lockout, read, policy) {
         (_, Some(read), Some(policy)) => compared(throttle, read, policy),
-        (_, None, Some(policy)) => Finding::Suspect(format!(
-            "what {policy} says of a lock-out cannot be read, so what holds for all is taken for \
-             this account's: may the service account read it?"
+        (Some(_), None, Some(policy)) => Finding::Suspect(format!(
+            "what {policy} says of a lock-out cannot be read, so throttle.directory_lockout is \
+             taken for it: may the service account read it?"
+        )),
+        (None, None, Some(policy)) => Finding::Suspect(format!(
+            "what {policy} says of a lock-out cannot be read, so it is taken for a strict one, \
+             and few wrong passwords keep the person out of here: may the service account read it?"
         )),
         (Some(stated), Some(read), None) if is_less_strict(stated, read) => {
             Finding::Suspect(format!(
@@ -50,6 +54,13 @@ fn compared(throttle: &LoginThrottle, lockout: Lockout, source: &str) -> Finding
         1 => Finding::Suspect(format!(
             "{source}: an account is locked at the first wrong password, which strangers can do \
              through the gateway as well; let it be two or more"
+        )),
+        // We forget after a day, whoever guesses from day to day is only counted there.
+        _ if lockout.window.is_zero() => Finding::Suspect(format!(
+            "{source}: an account is locked {}, as only a right one makes the directory forget \
+             them; {ours}, so strangers can lock it from day to day: let the directory forget \
+             after a time",
+            told(lockout)
         )),
         _ => Finding::Fine(format!("{source}: an account is locked {}; {ours}", told(lockout))),
     }
@@ -125,7 +136,15 @@ mod tests {
             (Some((10, 30)), Some((5, 30)), None, "at 5 wrong passwords in 1800 s, but"),
             (Some((10, 30)), Some((10, 60)), None, "which counts: leave it out"),
             (Some((10, 30)), Some((10, 0)), None, "whenever they were, but"),
-            (Some((10, 30)), None, Some("cn=own"), "cn=own says of a lock-out cannot be read"),
+            (Some((10, 30)), None, Some("cn=own"), "so throttle.directory_lockout is taken for it"),
+            (
+                None,
+                None,
+                Some("cn=own"),
+                "cn=own says of a lock-out cannot be read, so it is taken",
+            ),
+            (None, Some((10, 0)), None, "strangers can lock it from day to day"),
+            (Some((50, 30)), Some((3, 0)), Some("cn=own"), "cn=own: an account is locked at 3"),
             (None, Some((1, 30)), Some("cn=own"), "cn=own: an account is locked at the first"),
         ] {
             let Finding::Suspect(text) = judged(stated, read, policy) else {
@@ -170,9 +189,9 @@ mod tests {
             ),
             (
                 Some((50, 30)),
-                Some((3, 0)),
+                Some((3, 10)),
                 Some("cn=own"),
-                "cn=own: an account is locked at 3 wrong passwords, whenever they were; here strangers may fail 1 times",
+                "cn=own: an account is locked at 3 wrong passwords in 600 s; here strangers may fail 1 times",
             ),
         ] {
             let Finding::Fine(text) = judged(stated, read, policy) else {

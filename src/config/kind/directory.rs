@@ -61,7 +61,10 @@ fn wrong<T>() -> Result<T, Fault> {
 pub(super) fn is_attribute(text: &str) -> bool {
     let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     let name = text.starts_with(|first: char| first.is_ascii_alphabetic());
-    let number = |arc: &str| !arc.is_empty() && arc.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |arc: &str| {
+        let digits = !arc.is_empty() && arc.bytes().all(|byte| byte.is_ascii_digit());
+        digits && (arc == "0" || !arc.starts_with('0'))
+    };
     let oid = text.contains('.') && text.split('.').all(number);
     text.len() <= 128 && ((name && text.bytes().all(letters)) || oid)
 }
@@ -103,7 +106,18 @@ fn escape_length(rest: &[u8]) -> Option<usize> {
 
 fn is_part(part: &str) -> bool {
     let Some((attribute, value)) = part.split_once('=') else { return false };
-    is_attribute(attribute.trim()) && !value.trim().is_empty()
+    is_attribute(attribute.trim()) && is_value(value.trim())
+}
+
+/// Text, or BER in hexadecimal behind a `#` (RFC 4514 section 2.4).
+fn is_value(value: &str) -> bool {
+    match value.strip_prefix('#') {
+        None => !value.is_empty(),
+        Some(digits) => {
+            let good = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+            good && !digits.is_empty() && digits.len().is_multiple_of(2)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +133,8 @@ mod tests {
             "cn=caf\\c3\\a9,dc=x",
             "2.5.4.3=admins,dc=x",
             "cn=\\ leading,dc=x",
+            "cn=#04024869,dc=x",
+            "cn=\\#tag,dc=x",
         ] {
             assert!(read(&distinguished_name(), text).is_ok(), "{text}");
         }
@@ -136,6 +152,10 @@ mod tests {
             "cn=a\nb",
             "cn=\"a\"",
             "cn=a,",
+            "cn=#,dc=x",
+            "cn=#tag,dc=x",
+            "cn=a,dc= #040",
+            "2.05.4.3=a",
         ] {
             assert!(read(&distinguished_name(), text).is_err(), "{text}");
         }
@@ -153,6 +173,8 @@ mod tests {
             ("uid)(", false),
             ("1x", false),
             ("1.", false),
+            ("0.9.2342", true),
+            ("2.05.4", false),
         ] {
             assert_eq!(read(&attribute(), text).is_ok(), good, "{text}");
         }

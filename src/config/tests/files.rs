@@ -41,6 +41,10 @@ fn a_secret_is_given_once_and_is_not_empty() {
     only(&folder.lines(&replaced(file, "bind_password = \"\"")), &["not empty"]);
     folder.write("secret", "\n");
     only(&folder.lines(SMALL), &["bind_password_file: found an empty file"]);
+    for text in ["one\ntwo\n", "one\n\n", "\none", "a\0b\n"] {
+        folder.write("secret", text);
+        only(&folder.lines(SMALL), &["bind_password_file", "more than one line", "a NUL"]);
+    }
     only(&folder.lines(&replaced("\"secret\"", "\"missing\"")), &["cannot be read"]);
     folder.write("secret", "with space \r\n");
     let config = folder.load(SMALL, &[]).unwrap().config;

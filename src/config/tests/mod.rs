@@ -1,5 +1,6 @@
 //! The loader as a whole, over files in a temporary folder.
 
+mod directory;
 mod files;
 mod published;
 mod redis;

@@ -57,7 +57,7 @@ async fn every_way_to_a_refusal_ends_in_one_answer_at_one_time() {
         let began = Instant::now();
         let attempt = throttle.begin(&format!("user{number}"), address, None).await.unwrap();
         sleep(Duration::from_millis(took)).await;
-        let (refusal, _) = turned_away(error, attempt, denied).await;
+        let (refusal, _) = turned_away(&Metrics::new().unwrap(), error, attempt, denied).await;
         let result: Result<(), Refusal> =
             level((Schedule::every(STEP), &Timer::here()), began, Err(refusal)).await;
         assert_eq!(result, Err(Refusal::InvalidCredentials), "{what}");
@@ -77,7 +77,7 @@ async fn whoever_waits_for_a_try_does_not_see_which_way_it_took() {
         let began = Instant::now();
         let attempt = throttle.begin(&name, address, None).await.unwrap();
         sleep(Duration::from_millis(took)).await;
-        let _ = turned_away(error, attempt, denied).await;
+        let _ = turned_away(&Metrics::new().unwrap(), error, attempt, denied).await;
         assert!(throttle.begin(&name, address, None).await.is_err(), "{what}");
         assert_eq!(began.elapsed(), STEP, "{what}");
     }
@@ -91,7 +91,7 @@ async fn every_such_way_counts_as_a_failure_of_the_name() {
         let what = format!("{error:?}");
         let name = format!("user{number}");
         let attempt = throttle.begin(&name, address, None).await.unwrap();
-        let _ = turned_away(error, attempt, denied).await;
+        let _ = turned_away(&Metrics::new().unwrap(), error, attempt, denied).await;
         assert_eq!(left(&throttle, &name).await, 4, "{what}");
     }
 }
@@ -105,7 +105,7 @@ async fn without_an_answer_a_password_counts_that_was_told_and_not_proved() {
         ("not told, or right", VerifyError::Unavailable(DirectoryError::Timeout), 5),
     ] {
         let attempt = throttle.begin(name, address, None).await.unwrap();
-        let (refusal, _) = turned_away(error, attempt, None).await;
+        let (refusal, _) = turned_away(&Metrics::new().unwrap(), error, attempt, None).await;
         assert_eq!(refusal, Refusal::DirectoryUnavailable);
         assert_eq!(left(&throttle, name).await, expected, "{name}");
     }

@@ -1,10 +1,12 @@
-//! What the client is told of a login, over HTTPS, and what is recorded of it.
+//! What the client is told of a login, over HTTPS, and what is recorded of it: the true
+//! outcome, in metrics, log and audit.
 
 use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::Value;
 
+use crate::support::eventually;
 use crate::support::world::{World, log_in};
 
 /// A name and a password; the status and the code that the client is told; and the true
@@ -12,7 +14,7 @@ use crate::support::world::{World, log_in};
 pub(super) type Answered = (&'static str, &'static str, u16, &'static str, &'static str);
 
 /// Nothing of the account unless the password was proved, and the true
-/// outcome in metric and audit log.
+/// outcome in metric, log and audit.
 pub(super) async fn expect_answers(toml: &str, answered: &[Answered]) {
     let world = World::with(|setup| {
         setup.directory(toml);
@@ -43,6 +45,20 @@ pub(super) async fn expect_answers(toml: &str, answered: &[Answered]) {
             world.gateway.logged(detail).await;
         }
     }
+    // In the log each refusal is one line.
+    let refused = answered.iter().filter(|(_, _, status, ..)| *status != 200);
+    let mut expected: Vec<&str> = refused.map(|(.., outcome)| *outcome).collect();
+    expected.sort_unstable();
+    eventually("all refusals in the log", || {
+        let log = world.gateway.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let refusals = lines.filter(|line| line["message"] == "login refused");
+        let mut logged: Vec<String> =
+            refusals.filter_map(|line| line["outcome"].as_str().map(str::to_owned)).collect();
+        logged.sort_unstable();
+        (logged == expected).then_some(())
+    })
+    .await;
     for (outcome, times) in times {
         world.gateway.counted("bindgate_logins_total", &[("result", outcome)], times).await;
     }

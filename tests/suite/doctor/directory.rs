@@ -43,6 +43,15 @@ async fn a_lockout_that_cannot_be_read_is_to_be_stated() {
     setup.set("throttle", "directory_lockout", "\"60 per 15m\"");
     let said = doctor(&setup, &[]).await;
     said.ends_with(0).has(&["suspect", "lock-out", "at 50 wrong passwords", "leave it out"]);
+    setup.unset("throttle", "directory_lockout");
+    let policy = |line: &str| {
+        let dn = "cn=default,ou=policies,dc=example,dc=org";
+        slapd.ldapmodify(&format!("dn: {dn}\nchangetype: modify\nreplace: {line}\n"));
+    };
+    policy("pwdFailureCountInterval\npwdFailureCountInterval: 0");
+    let said = doctor(&setup, &[]).await;
+    said.ends_with(0).has(&["suspect", "lock-out", "at 50 wrong", "from day to day"]);
+    setup.set("throttle", "directory_lockout", "\"60 per 15m\"");
     slapd.ldapmodify("dn: cn=default,ou=policies,dc=example,dc=org\nchangetype: delete\n");
     let said = doctor(&setup, &[]).await;
     said.has(&["ok", "lock-out", "throttle.directory_lockout", "at 60 wrong passwords in 900 s"]);
@@ -71,7 +80,7 @@ async fn active_directory_is_found_by_dns_recognised_and_walked() {
     said.has(&["ok", "directory.urls", "ask DNS", HOST]).has(&["ok", HOST, "resolve"]);
     said.has(&["ok", "root entry", "Active Directory"]).has(&["ok", "groups and role"]);
     said.has(&["ok", "lock-out", "at 50 wrong passwords in 1800 s"]);
-    said.ends_with(0).has(&["suspect", "user", "lock-out", "CN=strict", "cannot be read"]);
+    said.ends_with(0).has(&["suspect", "user", "lock-out", "CN=strict", "taken for a strict one"]);
     samba.let_policies_be_read();
     let said = doctor(&setup, &["--user", "alice"]).await;
     said.ends_with(0).has(&["ok", "user", "CN=strict", "at 4 wrong passwords in 1800 s"]);
@@ -80,6 +89,9 @@ async fn active_directory_is_found_by_dns_recognised_and_walked() {
     let said = doctor(&setup, &["--user", "alice"]).await;
     said.ends_with(1).has(&["FAILED", "dc2.ad.example.test", "resolve", "but not its address"]);
     said.has(&["ok", "groups and role"]);
+    samba.hide_groups_of("alice");
+    let said = doctor(&setup, &["--user", "alice"]).await;
+    said.has(&["FAILED", "groups and role", "Windows Authorization Access Group"]);
     setup.directory(&domain("elsewhere.test"));
     doctor(&setup, &[]).await.ends_with(1).has(&["FAILED", "ask DNS", "spelled right"]);
 

@@ -31,7 +31,14 @@ pub(crate) enum Point {
     /// What was asked after the bind, on its connection, has reached the server, and is to
     /// be answered.
     AfterChange,
+    /// The same of what was asked on the connection of the search, which its length tells
+    /// from a further search.
+    AfterServiceChange,
 }
+
+/// More bytes than a search has for what a login needs to know, and fewer than a change to
+/// a long password.
+const CHANGE_BYTES_MIN: usize = 400;
 
 pub(crate) const POINTS: [Point; 7] = [
     Point::BeforeTls,
@@ -154,7 +161,7 @@ impl Shared {
     }
 
     /// The client says something; true when it has to be passed on whatever comes then.
-    fn client_says(&self, connection: usize) -> bool {
+    fn client_says(&self, connection: usize, length: usize) -> bool {
         let mut plan = self.plan();
         let Some((point, fault)) = plan.strike else { return false };
         let is_bind = *plan.service.get_or_insert(connection) != connection;
@@ -167,6 +174,12 @@ impl Shared {
                 return true;
             }
             Point::AfterChange if is_bind && plan.said == 2 => {
+                self.strike(&mut plan, fault);
+                return true;
+            }
+            Point::AfterServiceChange
+                if !is_bind && plan.said > 0 && length >= CHANGE_BYTES_MIN =>
+            {
                 self.strike(&mut plan, fault);
                 return true;
             }
@@ -239,7 +252,7 @@ async fn relay(mut client: TcpStream, server: SocketAddr, number: usize, shared:
             changed = now.changed() => if changed.is_err() { return },
             count = client.read(&mut up) => {
                 let Ok(count @ 1..) = count else { return };
-                let must_pass = shared.client_says(number);
+                let must_pass = shared.client_says(number, count);
                 // What was struck on its way does not arrive.
                 let struck = shared.now.borrow().0;
                 let lost = matches!(struck, Some(Fault::Cut | Fault::Reset | Fault::Stall));

@@ -28,6 +28,8 @@ pub(crate) const BASE: &str = "DC=ad,DC=example,DC=test";
 const REALM: &str = "AD.EXAMPLE.TEST";
 /// Where fine-grained password policies are.
 const POLICIES: &str = "CN=Password Settings Container,CN=System";
+/// The attribute of that name, as rights name it.
+const TOKEN_GROUPS: &str = "b7c69e6d-2cc7-11d2-854e-00a0c983f608";
 const ADMINISTRATOR_PASSWORD: &str = "Some-long-secret-1";
 const FIXTURES: &str = include_str!("samba_fixtures.py");
 /// Its ports are fixed, so that every server has an address of its own.
@@ -46,16 +48,21 @@ impl Samba {
     /// Makes a domain with the fixtures in it and starts its controller, which answers
     /// when this returns. Takes some ten seconds.
     pub(crate) fn start() -> Self {
-        Self::start_anew(REALM)
+        Self::start_anew(REALM, "yes")
+    }
+
+    /// The same of a controller that lets people log in without TLS.
+    pub(crate) fn start_in_clear() -> Self {
+        Self::start_anew(REALM, "no")
     }
 
     /// The same of a controller that refers whoever searches the whole domain to this
     /// address for the rest of it: it takes the name to say there from its configuration.
     pub(crate) fn start_referring_to(elsewhere: SocketAddr) -> Self {
-        Self::start_anew(&elsewhere.to_string())
+        Self::start_anew(&elsewhere.to_string(), "yes")
     }
 
-    fn start_anew(realm: &str) -> Self {
+    fn start_anew(realm: &str, strong: &str) -> Self {
         let directory = tempfile::tempdir().expect("temporary directory");
         let address = own_address();
         let authority = write_certificates(directory.path(), &[&address.to_string(), HOST]);
@@ -64,7 +71,7 @@ impl Samba {
         fs::set_permissions(key, fs::Permissions::from_mode(0o600)).expect("key mode");
         let mut samba = Self { directory, authority, address, process: None };
         samba.provision();
-        fs::write(samba.path("smb.conf"), samba.configuration(realm)).expect("smb.conf");
+        fs::write(samba.path("smb.conf"), samba.configuration(realm, strong)).expect("smb.conf");
         let fixtures = samba.path("fixtures.py");
         fs::write(&fixtures, FIXTURES).expect("fixtures.py");
         // The system's own Python: another one in PATH does not see the system's packages.
@@ -220,6 +227,18 @@ impl Samba {
     /// Lets the service account read the fine-grained policies, as docs/directories.md
     /// says.
     pub(crate) fn let_policies_be_read(&self) {
+        let policies = format!("{POLICIES},{BASE}");
+        self.set_right(("allow", &policies), "A;CI;LCRPLORC;;");
+    }
+
+    /// Keeps from the service account which groups this account is in.
+    pub(crate) fn hide_groups_of(&self, account: &str) {
+        let dn = format!("CN={account},OU=people,{BASE}");
+        self.set_right(("deny", &dn), &format!("OD;;RP;{TOKEN_GROUPS};"));
+    }
+
+    /// A right of the service account at an entry, in the words of SDDL.
+    fn set_right(&self, (action, dn): (&str, &str), right: &str) {
         let database = self.path("dc/private/sam.ldb");
         let tool = |arguments: &[&str]| {
             let mut command = Command::new("samba-tool");
@@ -228,9 +247,9 @@ impl Samba {
         };
         let shown = tool(&["user", "show", "bindgate", "--attributes=objectSid"]);
         let sid = shown.lines().find_map(|line| line.strip_prefix("objectSid: "));
-        let right = format!("--sddl=(A;CI;LCRPLORC;;;{})", sid.expect("a SID"));
-        let policies = format!("--objectdn={POLICIES},{BASE}");
-        tool(&["dsacl", "set", "--action=allow", &policies, &right]);
+        let right = format!("--sddl=({right};{})", sid.expect("a SID"));
+        let (action, dn) = (format!("--action={action}"), format!("--objectdn={dn}"));
+        tool(&["dsacl", "set", &action, &dn, &right]);
     }
 
     /// The DN of an account as an LDIF text may name it.
@@ -264,7 +283,7 @@ impl Samba {
         self.run(&mut command);
     }
 
-    fn configuration(&self, realm: &str) -> String {
+    fn configuration(&self, realm: &str, strong: &str) -> String {
         let (directory, address) = (self.directory.path().display(), self.address);
         format!(
             "[global]
@@ -284,6 +303,7 @@ log file = {directory}/samba.log
 interfaces = {address}/8
 bind interfaces only = yes
 old password allowed period = 0
+ldap server require strong auth = {strong}
 tls enabled = yes
 tls certfile = {directory}/server.pem
 tls keyfile = {directory}/server.key

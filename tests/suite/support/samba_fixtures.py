@@ -91,6 +91,7 @@ people["zoë"] = person("zoë")
 people["obrien"] = person("obrien", cn="#O'Brien, Pat \"P+Q\" <a;b> \\=c")
 people["star"] = person("st(r)", userPrincipalName="st*r(x)@example.org")
 people["amb"] = person("amb")
+people["mailed"] = person("mailed")
 
 samdb.add(
     {
@@ -121,9 +122,12 @@ loop_a = group("loop_a", members=[people["lola"]])
 loop_b = group("loop_b", members=[loop_a])
 modify(loop_a, member=[people["lola"], loop_b])
 group("admins", members=[people["alice"], loop_b])
+# For mail alone: a group that gives no rights, whatever it is a member of.
+mailing = group("mailing", members=[people["mailed"]], kind="2")
 tracers = group(
     "contact_tracers",
-    members=[people[name] for name in ["carol", "both", "zoë", "obrien", "prim", "expiring", "reset", "expired"]] + [north],
+    members=[people[name] for name in ["carol", "both", "zoë", "obrien", "prim", "expiring", "reset", "expired"]]
+    + [north, mailing],
 )
 # The primary group names its members nowhere but in their own entries.
 modify(people["prim"], primaryGroupID=rid(tracers))

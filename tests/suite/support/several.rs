@@ -19,6 +19,15 @@ pub(crate) fn url(port: u16) -> String {
     format!("[\"redis://127.0.0.1:{port}\"]")
 }
 
+/// Has a Redis that holds sessions of one subject keep no more of that one.
+pub(crate) fn keep_no_more(redis: &RedisServer) {
+    // Whose the sessions are stands there; as a text, it takes none.
+    let keys = redis.asked("KEYS *:owned").expect("an answer");
+    let owned: Vec<&str> = keys.lines().filter(|line| line.ends_with(":owned")).collect();
+    let [owned] = owned.as_slice() else { panic!("one subject: {keys}") };
+    assert_eq!(redis.asked(&format!("SET {owned} x")).expect("an answer").trim(), "+OK");
+}
+
 /// A whole installation.
 pub(crate) struct Several {
     pub(crate) gateways: Vec<Gateway>,
