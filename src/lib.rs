@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod directory;
+mod dn;
 pub mod gateway;
 pub mod identity;
 pub mod logging;

@@ -10,6 +10,7 @@ use super::reader::{Presence, Reader};
 use super::servers::{self, Discovery, LdapServer};
 use super::users::UsersFile;
 use super::{BreakGlass, pem};
+use crate::dn::Dn;
 use crate::identity::Role;
 use crate::secret::Secret;
 
@@ -395,7 +396,7 @@ fn read_roles(r: &mut Reader<'_>, in_file: bool) -> Option<Vec<RoleMapping>> {
     }
     for (index, row) in rows.iter().enumerate() {
         let Some(row) = row else { continue };
-        let same = |earlier: &&RoleMapping| earlier.group.eq_ignore_ascii_case(&row.group);
+        let same = |earlier: &&RoleMapping| Dn::parse(&earlier.group) == Dn::parse(&row.group);
         // Only the first would ever be reached: the operator meant another group.
         if let Some(earlier) = rows[..index].iter().flatten().find(same) {
             let found = format!("the group of role {:?} again", earlier.name.as_str());

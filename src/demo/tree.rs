@@ -238,6 +238,7 @@ mod tests {
         assert_eq!(names(&[]), ["objectClass", "uid"]);
         assert_eq!(names(&["UID", "mail"]), ["uid"]);
         assert!(names(&["1.1"]).is_empty());
-        assert!(ada.answer(&[], true).attributes.iter().all(|it| it.vals.is_empty()));
+        let bare = ada.answer(&[], true).attributes;
+        assert_eq!(bare.iter().map(|it| it.vals.len()).collect::<Vec<_>>(), [0, 0]);
     }
 }

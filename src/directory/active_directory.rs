@@ -12,7 +12,6 @@ use crate::config::RoleMapping;
 use crate::directory::account;
 use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::group::Roles;
@@ -20,6 +19,7 @@ use crate::directory::nested::Nested;
 use crate::directory::outcome::Rejection;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation, VerifyError};
+use crate::dn::Dn;
 use crate::identity::Role;
 
 /// How long what was read of the domain holds: a role's group that was made anew

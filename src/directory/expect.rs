@@ -6,11 +6,11 @@ use ldap3::Scope;
 
 use crate::config;
 use crate::directory::connection::{Connection, Found, Search};
-use crate::directory::dn::Dn;
 use crate::directory::examine::{Examination, base_search, object_class};
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::NO_ATTRIBUTES;
 use crate::directory::{DirectoryError, Operation};
+use crate::dn::Dn;
 
 const CODE_NO_SUCH_OBJECT: u32 = 32;
 

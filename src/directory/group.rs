@@ -8,10 +8,10 @@ use ldap3::Scope;
 use crate::config::RoleMapping;
 use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::others::Others;
 use crate::directory::{DirectoryError, Operation};
+use crate::dn::Dn;
 use crate::identity::Role;
 
 /// Most steps upwards; groups farther away do not count.
@@ -170,7 +170,7 @@ mod tests {
 
     use super::Roles;
     use crate::config::RoleMapping;
-    use crate::directory::dn::Dn;
+    use crate::dn::Dn;
     use crate::identity::Role;
 
     fn roles(mappings: &[(&str, &str)]) -> Roles {

@@ -13,7 +13,6 @@ use crate::directory::active_directory::ActiveDirectory;
 use crate::directory::ahead::{LastSearches, Searches};
 use crate::directory::binding::Binding;
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, ConfiguredFilter, Filter};
 use crate::directory::group::{GroupWalk, Roles};
@@ -23,6 +22,7 @@ use crate::directory::password_rules::PasswordRules;
 use crate::directory::pool::Pool;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::{self, DirectoryError, Operation, Person, Rejection, VerifyError};
+use crate::dn::Dn;
 use crate::identity::{Attributes, Credentials, Role};
 use crate::metrics::Metrics;
 

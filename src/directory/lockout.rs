@@ -14,12 +14,12 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::Lockout;
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::lockout::policy::{General, POLICY, general, lockout, own_lockout, stricter};
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation};
+use crate::dn::Dn;
 
 /// How long what was read holds.
 const HOLDS: Duration = Duration::from_mins(5);

@@ -7,13 +7,13 @@ use std::collections::{HashMap, HashSet};
 use ldap3::Scope;
 
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::Entry;
 use crate::directory::filter::Filter;
 use crate::directory::group::{DEPTH_MAX, GroupWalk, Roles};
 use crate::directory::ldap::LdapDirectory;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation};
+use crate::dn::Dn;
 use crate::identity::Role;
 
 /// Groups asked for in one search.

@@ -17,7 +17,6 @@ mod change;
 mod connection;
 mod diagnostic;
 mod discovery;
-mod dn;
 mod emergency;
 mod endpoint;
 mod entry;

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::directory::dn::Dn;
+use crate::dn::Dn;
 
 /// The groups that lead to each role, in the configured order of roles.
 #[derive(Default)]
@@ -61,7 +61,7 @@ impl Nested {
 #[cfg(test)]
 mod tests {
     use super::Nested;
-    use crate::directory::dn::Dn;
+    use crate::dn::Dn;
 
     #[test]
     fn groups_lead_to_roles_through_groups_and_loops() {

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::directory::dn::Dn;
+use crate::dn::Dn;
 
 /// Most that are remembered, in some 20 MiB at most.
 const OTHERS_MAX: usize = 1_000_000;
@@ -46,7 +46,7 @@ impl Others {
 #[cfg(test)]
 mod tests {
     use super::Others;
-    use crate::directory::dn::Dn;
+    use crate::dn::Dn;
 
     #[test]
     fn never_more_are_remembered_than_may_be() {

@@ -11,7 +11,6 @@ use crate::ambient::Timestamp;
 use crate::directory::account;
 use crate::directory::ahead::Searches;
 use crate::directory::connection::Search;
-use crate::directory::dn::Dn;
 use crate::directory::entry::{self, Entry};
 use crate::directory::filter::{Attribute, Filter};
 use crate::directory::group::NO_ATTRIBUTES;
@@ -20,6 +19,7 @@ use crate::directory::membership::Member;
 use crate::directory::stamp::{self, Stamp};
 use crate::directory::state::{self, State};
 use crate::directory::{DirectoryError, Operation};
+use crate::dn::Dn;
 use crate::identity::{Role, Subject};
 
 /// Accounts in one search; servers return no more than 500 or 1000 entries.

@@ -84,7 +84,7 @@ async fn an_upstream_that_fails_is_said_to_fail() {
     alice.get("/app/echo").send().await.expect_status(200);
     let broken = alice.get("/app/break").try_send().await;
     assert!(broken.is_err(), "half an answer is never shown as a whole one: {broken:?}");
-    world.gateway.counted("bindgate_upstream_requests_total", &[], 6.0).await;
+    world.gateway.counted("bindgate_upstream_requests_total", &[], 7.0).await;
 }
 
 #[tokio::test]
@@ -166,9 +166,6 @@ async fn the_upstreams_own_cache_rules_stay() {
     );
     let answer = alice.get("/app/cached").send().await;
     assert_eq!(answer.header("cache-control"), Some("max-age=60"));
-    assert!(
-        alice.get("/app/echo").send().await.header("x-request-id").is_none_or(|id| !id.is_empty())
-    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Modules from the bottom to the top. A module may name those of lower rows and
 /// itself, never one of its own row.
 const LAYERS: &[&[&str]] = &[
-    &["ambient", "refusal", "secret"],
+    &["ambient", "dn", "refusal", "secret"],
     &["identity"],
     &["config"],
     &["logging", "metrics"],

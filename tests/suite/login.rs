@@ -111,7 +111,7 @@ async fn keys_on_disk_are_for_their_owner_alone() {
 
     let world = World::start().await;
     let keys = world.gateway.setup.path("keys");
-    let mut count = 0;
+    let mut purposes = Vec::new();
     for entry in std::fs::read_dir(keys).expect("keys") {
         let entry = entry.expect("an entry");
         if entry.path().extension().is_some_and(|extension| extension == "jwk") {
@@ -121,10 +121,11 @@ async fn keys_on_disk_are_for_their_owner_alone() {
             let key: Value = serde_json::from_str(&text).expect("a JSON Web Key");
             let stem = entry.path().file_stem().expect("a name").to_owned();
             assert_eq!(Some(key["kid"].as_str().expect("kid")), stem.to_str());
-            count += 1;
+            purposes.push(key["purpose"].as_str().expect("a purpose").to_owned());
         }
     }
-    assert!(count >= 1);
+    purposes.sort_unstable();
+    assert_eq!(purposes, ["audit", "session"]);
 }
 
 #[tokio::test]

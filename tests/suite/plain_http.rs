@@ -9,10 +9,10 @@ use tokio::net::TcpStream;
 
 use crate::support::client::Client;
 use crate::support::setup::{HOST, OTHER_HOST, Setup};
-use crate::support::within;
 use crate::support::world::{
     ADMIN, CONTEXT_COOKIE, TOKEN_COOKIE, TRACER, World, context_of, token_of, token_text,
 };
+use crate::support::{eventually_async, within};
 
 fn plain(setup: &mut Setup) {
     setup.set("server", "plain_http_listen", "\"127.0.0.1:0\"");
@@ -222,11 +222,16 @@ async fn the_plain_listener_has_limits_and_drains_with_the_rest() {
     drop(within(Duration::from_secs(10), "a slow head is closed", closed).await);
     assert!(rest.is_empty(), "without an answer");
 
+    eventually_async("its place is free", async || {
+        let metrics = world.gateway.metrics().await;
+        (metrics.sum("bindgate_connections_open", &[]) < 0.5).then_some(())
+    })
+    .await;
     let mut open = Vec::new();
     for _ in 0..6 {
         open.push(TcpStream::connect(at).await.expect("a connection"));
     }
-    world.gateway.counted("bindgate_limit_hits_total", &[], 1.0).await;
+    world.gateway.counted("bindgate_limit_hits_total", &[], 3.0).await;
     drop(open);
     world.gateway.signal("TERM");
     assert_eq!(world.gateway.ended().await.code(), Some(0));

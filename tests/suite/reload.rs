@@ -93,7 +93,7 @@ async fn a_new_certificate_under_load_costs_no_request() {
     }
     let failures = load.failures().await;
     assert!(failures.is_empty(), "{failures:?}");
-    world.gateway.counted("bindgate_config_reloads_total", &[], 3.0).await;
+    world.gateway.counted("bindgate_config_reloads_total", &[("result", "ok")], 3.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +103,7 @@ async fn broken_files_keep_the_old_state_and_are_said_to_be_broken() {
     let old = shown_certificate(&alice).await;
     let load = Load::start(&alice);
     let good = world.gateway.setup.toml();
-    let mut reloads = 0.0;
+    let (name, mut broken) = ("bindgate_config_reloads_total", 0.0);
     for (file, text) in [
         ("tls.crt", "-----BEGIN CERTIFICATE-----\nbroken\n-----END CERTIFICATE-----\n".to_owned()),
         ("bindgate.toml", "[server\n".to_owned()),
@@ -112,18 +112,14 @@ async fn broken_files_keep_the_old_state_and_are_said_to_be_broken() {
         let before = std::fs::read_to_string(world.gateway.setup.path(file)).expect("the file");
         world.gateway.setup.write(file, &text);
         world.gateway.signal("HUP");
-        reloads += 1.0;
-        world.gateway.counted("bindgate_config_reloads_total", &[], reloads).await;
+        broken += 1.0;
+        world.gateway.counted(name, &[("result", "error")], broken).await;
         assert_eq!(shown_certificate(&alice).await, old, "{file}");
         load.goes_on(20).await;
         world.gateway.setup.write(file, &before);
     }
-    let results = world.gateway.metrics().await.values("bindgate_config_reloads_total", "result");
     world.gateway.signal("HUP");
-    world.gateway.counted("bindgate_config_reloads_total", &[], reloads + 1.0).await;
-    let metrics = world.gateway.metrics().await;
-    let after = metrics.values("bindgate_config_reloads_total", "result");
-    assert!(after.len() >= results.len(), "success and failure are told apart: {after:?}");
+    world.gateway.counted(name, &[("result", "ok")], 1.0).await;
     let log = world.gateway.log();
     assert!(log.contains("ERROR"), "an error in the log: {log}");
     assert!(log.contains("unknown_key"), "it names the key: {log}");

@@ -62,6 +62,7 @@ async fn ambiguous_framings_are_refused_and_the_connection_is_not_used_again() {
             format!("{post}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n{smuggled}"),
         ),
         ("gzip, chunked", format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
+        ("capitals", format!("{post}TRANSFER-ENCODING: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")),
         ("chunked twice", format!("{post}Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n")),
         ("identity", format!("{post}Transfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n")),
         (
@@ -92,9 +93,7 @@ async fn ambiguous_framings_are_refused_and_the_connection_is_not_used_again() {
         ("an unknown version", "GET /public/echo HTTP/3.0\r\nHost: gateway.test\r\n\r\n".into()),
     ] {
         let statuses = statuses(&client, request.as_bytes()).await;
-        assert!(statuses.len() <= 1, "{what}: the connection went on: {statuses:?}");
-        let status = statuses.first().copied().unwrap_or(400);
-        assert!(matches!(status, 400 | 408 | 431 | 501 | 502 | 505), "{what}: {status}");
+        assert_eq!(statuses, [400], "{what}: refused, and the connection is over");
         let seen = world.upstream.seen();
         one_framing_each(&seen, what);
         assert!(
@@ -103,7 +102,8 @@ async fn ambiguous_framings_are_refused_and_the_connection_is_not_used_again() {
         );
         world.upstream.forget();
     }
-    world.gateway.counted("bindgate_http_malformed_total", &[], 5.0).await;
+    // Three of them are whole as HTTP, and one is found out in its body.
+    world.gateway.counted("bindgate_http_malformed_total", &[], 17.0).await;
 }
 
 #[tokio::test]
@@ -127,21 +127,17 @@ async fn what_is_normalised_arrives_in_one_framing() {
             "chunk extensions",
             format!("{post}Transfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\n\r\n"),
         ),
-        ("capitals", format!("{post}TRANSFER-ENCODING: Chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")),
         ("no body", "GET /public/echo#fragment HTTP/1.1\r\nHost: gateway.test\r\n\r\n".to_owned()),
     ] {
         let statuses = statuses(&client, request.as_bytes()).await;
         let seen = world.upstream.seen();
         one_framing_each(&seen, what);
-        match statuses.first() {
-            Some(200) => {
-                let body = if what == "no body" { &b""[..] } else { b"abc" };
-                assert_eq!(seen[0].body, body, "{what}");
-                assert_eq!(seen[0].target, "/public/echo", "{what}");
-            }
-            Some(400) => assert!(seen.iter().all(|seen| seen.body.is_empty()), "{what}"),
-            other => panic!("{what}: {other:?}"),
-        }
+        // Nothing behind a doubtful length is read.
+        let after = usize::from(what != "chunked beside a length");
+        assert_eq!(statuses, vec![200; 1 + after], "{what}");
+        let body = if what == "no body" { &b""[..] } else { b"abc" };
+        assert_eq!(seen[0].body, body, "{what}");
+        assert_eq!(seen[0].target, "/public/echo", "{what}");
         world.upstream.forget();
     }
 }
@@ -153,7 +149,7 @@ async fn an_upgrade_that_is_none_smuggles_nothing() {
     let request = b"GET /public/echo HTTP/1.1\r\nHost: gateway.test\r\nConnection: Upgrade, HTTP2-Settings\r\n\
         Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n";
     let statuses = statuses(&client, request).await;
-    assert!(statuses.iter().all(|status| *status != 101), "{statuses:?}");
+    assert_eq!(statuses, [200, 200], "none is 101");
     for seen in world.upstream.seen() {
         assert!(
             seen.all("upgrade").is_empty() && seen.all("http2-settings").is_empty(),

@@ -1,6 +1,7 @@
 //! What LDAP has words for: distinguished names, attributes, filters, roles.
 
 use super::{Fault, Text, one_line};
+use crate::dn::Dn;
 use crate::identity::{ACCESS_CODE_ROLE, Role};
 
 /// A distinguished name (RFC 4514).
@@ -69,55 +70,13 @@ pub(super) fn is_attribute(text: &str) -> bool {
     text.len() <= 128 && ((name && text.bytes().all(letters)) || oid)
 }
 
-/// Whether every part is `attribute=value` with legal escapes.
+/// Whether every part names an attribute and a value.
 fn is_distinguished_name(text: &str) -> bool {
-    text.len() <= 4096 && parts(text).is_some_and(|parts| parts.iter().all(|part| is_part(part)))
-}
-
-/// Splits at commas and plus signs that are not escaped; `None` for a broken escape.
-fn parts(text: &str) -> Option<Vec<&str>> {
-    let mut parts = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    let bytes = text.as_bytes();
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' => at += escape_length(&bytes[at + 1..])?,
-            b',' | b'+' => {
-                parts.push(&text[start..at]);
-                start = at + 1;
-            }
-            b'"' | b';' | b'<' | b'>' | 0 => return None,
-            _ => {}
-        }
-        at += 1;
-    }
-    parts.push(&text[start..]);
-    Some(parts)
-}
-
-/// How many bytes belong to a backslash: one special character, or two hex digits.
-fn escape_length(rest: &[u8]) -> Option<usize> {
-    match rest {
-        [first, second, ..] if first.is_ascii_hexdigit() && second.is_ascii_hexdigit() => Some(2),
-        [first, ..] if b"\\,+\"<>;=# ".contains(first) => Some(1),
-        _ => None,
-    }
-}
-
-fn is_part(part: &str) -> bool {
-    let Some((attribute, value)) = part.split_once('=') else { return false };
-    is_attribute(attribute.trim()) && is_value(value.trim())
-}
-
-/// Text, or BER in hexadecimal behind a `#` (RFC 4514 section 2.4).
-fn is_value(value: &str) -> bool {
-    match value.strip_prefix('#') {
-        None => !value.is_empty(),
-        Some(digits) => {
-            let good = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-            good && !digits.is_empty() && digits.len().is_multiple_of(2)
-        }
-    }
+    let Some(name) = Dn::parse(text).filter(|_| text.len() <= 4096) else { return false };
+    // In its normal form, what is special within a value is escaped.
+    name.to_string().split([',', '+']).all(|part| {
+        part.split_once('=').is_some_and(|(kind, value)| is_attribute(kind) && !value.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -135,6 +94,7 @@ mod tests {
             "cn=\\ leading,dc=x",
             "cn=#04024869,dc=x",
             "cn=\\#tag,dc=x",
+            r"cn=a\,b\+c\=d,dc=x",
         ] {
             assert!(read(&distinguished_name(), text).is_ok(), "{text}");
         }
@@ -156,6 +116,9 @@ mod tests {
             "cn=#tag,dc=x",
             "cn=a,dc= #040",
             "2.05.4.3=a",
+            "cn\u{a0}=a,dc=x",
+            "cn=a+ou=,dc=x",
+            r"cn=\ ,dc=x",
         ] {
             assert!(read(&distinguished_name(), text).is_err(), "{text}");
         }

@@ -56,3 +56,21 @@ fn every_key_of_its_tables_has_its_bounds() {
         assert!(lines.iter().any(|line| line.contains(words)), "{lines:?}");
     }
 }
+
+#[test]
+fn a_group_belongs_to_one_role_however_it_is_spelled() {
+    let folder = Folder::new();
+    let with_group = |group: &str| {
+        let role = format!("[[directory.role]]\nname = \"other\"\ngroup = '{group}'");
+        folder.lines(&replaced("[token]", &format!("{role}\n[token]")))
+    };
+    for group in [
+        "cn=admins,ou=groups,dc=example,dc=org",
+        "CN=Admins, OU=groups, DC=example, DC=org",
+        r"2.5.4.3=\61dmins,ou=groups,dc=example,dc=org",
+    ] {
+        let words = ["directory.role.group in [[directory.role]] no. 2", "of role \"admin\" again"];
+        only(&with_group(group), &words);
+    }
+    assert!(with_group("cn=admins,ou=others,dc=example,dc=org").is_empty());
+}

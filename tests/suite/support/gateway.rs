@@ -106,8 +106,19 @@ impl Gateway {
         Samples::parse(answer.text())
     }
 
-    /// Waits until this sum is at least that high.
-    pub(crate) async fn counted(&self, name: &str, labels: &[(&str, &str)], least: f64) {
+    /// Waits until this sum is that number, and fails at once when it is more.
+    pub(crate) async fn counted(&self, name: &str, labels: &[(&str, &str)], count: f64) {
+        let what = format!("{name}{labels:?} = {count}");
+        eventually_async(&what, async || {
+            let sum = self.metrics().await.sum(name, labels);
+            assert!(sum < count + 0.5, "{what}, but it is {sum}");
+            (sum > count - 0.5).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until this sum is that number or more.
+    pub(crate) async fn counted_at_least(&self, name: &str, labels: &[(&str, &str)], least: f64) {
         let what = format!("{name}{labels:?} >= {least}");
         eventually_async(&what, async || {
             (self.metrics().await.sum(name, labels) >= least).then_some(())

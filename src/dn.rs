@@ -1,20 +1,18 @@
 //! Distinguished names in one normal form, because servers spell the same name in
-//! different ways (`\2C` and `\,`, case, spaces). Knows no directory.
+//! different ways (`\2C` and `\,`, case, spaces), and so do people. Knows no directory.
 
 use std::fmt;
-
-use crate::directory::ber;
 
 /// A name in the normal form of RFC 4514: attribute types and values in lower case,
 /// spaces trimmed and collapsed, every special character written `\XX`, the parts
 /// of a multi-valued RDN in order. Two names are equal when these texts are. It is
 /// for comparing and recording; binds use the server's own spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Dn(String);
+pub(crate) struct Dn(String);
 
 impl Dn {
     /// Reads a name; `None` when it is none, or empty.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut rest = text.trim_start_matches(' ').as_bytes();
         let mut normal = String::with_capacity(text.len());
         loop {
@@ -28,7 +26,7 @@ impl Dn {
     }
 
     /// Whether it is this entry, or one somewhere below it.
-    pub(super) fn is_within(&self, base: &Self) -> bool {
+    pub(crate) fn is_within(&self, base: &Self) -> bool {
         let above = self.0.strip_suffix(&base.0);
         above.is_some_and(|above| above.is_empty() || above.ends_with(','))
     }
@@ -175,12 +173,25 @@ fn decode_hexadecimal(text: &[u8]) -> Option<Value> {
     let bytes: Option<Vec<u8>> =
         pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
     let bytes = bytes.filter(|bytes| !bytes.is_empty())?;
-    match ber::element(&bytes) {
-        Some((element, [])) if matches!(element.tag, 0x04 | 0x0c | 0x13 | 0x16) => {
-            Some(Value::of(element.content.to_vec()))
+    Some(match string(&bytes) {
+        Some(text) => Value::of(text.to_vec()),
+        None => Value::Encoded(bytes),
+    })
+}
+
+/// What is in a BER string, if it is one and nothing more.
+fn string(bytes: &[u8]) -> Option<&[u8]> {
+    let [0x04 | 0x0c | 0x13 | 0x16, first, rest @ ..] = bytes else { return None };
+    // Beyond 127 bytes the first one says how many hold the length.
+    let (length, content) = match first {
+        0..=0x7f => (usize::from(*first), rest),
+        0x81..=0x84 => {
+            let (length, content) = rest.split_at_checked(usize::from(first - 0x80))?;
+            (length.iter().fold(0, |sum, byte| (sum << 8) | usize::from(*byte)), content)
         }
-        _ => Some(Value::Encoded(bytes)),
-    }
+        _ => return None,
+    };
+    (content.len() == length).then_some(content)
 }
 
 #[cfg(test)]
@@ -214,6 +225,7 @@ mod tests {
         same("uid=a+cn=b,dc=x", "CN=B+UID=A,dc=x");
         same("2.5.4.3=a,OID.2.5.4.11=b", "cn=a,ou=b");
         same("cn=#0c024869,dc=x", "cn=hi,dc=x");
+        same("cn=#0c8200024869,dc=x", "cn=hi,dc=x");
         same(r"cn=a\=b,dc=x", "cn=a=b,dc=x");
     }
 
@@ -230,6 +242,11 @@ mod tests {
             "cn=ad mins,ou=groups,dc=example,dc=org",
             r"cn=\ff,dc=org",
             r"cn=\#ff,dc=org",
+            "cn=hi,dc=org",
+            "cn=#0c036869,dc=org",
+            "cn=#0c016869,dc=org",
+            "cn=#0c80,dc=org",
+            "cn=#02016a,dc=org",
         ];
         let unique: std::collections::HashSet<Dn> =
             names.iter().map(|name| Dn::parse(name).unwrap()).collect();
