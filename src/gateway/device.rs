@@ -21,7 +21,7 @@ pub(super) fn brought(headers: &HeaderMap, name: &str) -> Option<Secret<String>>
 }
 
 impl Loaded {
-    /// Sets it, anew at every login.
+    /// Sets a new value.
     pub(super) fn set_device_cookie(&self, exchange: &mut Exchange, value: &Secret<String>) {
         let config = &self.snapshot.config.cookie;
         let (name, same_site) = (&config.device_name, config.same_site);

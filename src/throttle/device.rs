@@ -25,7 +25,7 @@ pub(super) const VALUE_KEPT: Duration = Duration::from_hours(24);
 const REPLACED_LIFETIME: Duration = Duration::from_mins(1);
 /// Accounts, or names of one, that one device is known for; the oldest goes.
 const BONDS_MAX: usize = 8;
-/// Devices of one account; the one that logged in longest ago goes.
+/// Devices of one account; the one whose value is oldest goes.
 const DEVICES_MAX: usize = 16;
 /// When a value was given that is to be replaced by the next login.
 const LONG_AGO: Timestamp = Timestamp::from_millis(0);
@@ -84,8 +84,7 @@ impl Remembering {
     pub async fn remember(self) -> Option<Secret<String>> {
         let Self { inner, device, name, account } = self;
         let bond = Bond { account: account?, name };
-        let is_fresh = inner.clock.now().since(device.given) < VALUE_KEPT;
-        if inner.config.load().devices == 0 || is_fresh && device.bonds.contains(&bond) {
+        if inner.config.load().devices == 0 || inner.may_keep_its_value(&device, bond).await {
             return None;
         }
         let value = Secret::new(URL_SAFE_NO_PAD.encode(inner.entropy.bytes::<32>().ok()?));
@@ -117,6 +116,18 @@ impl Inner {
             let (bonds, given) = read(&value);
             Device { bonds, given, entry: Some(Entry { key, value }) }
         }))
+    }
+
+    /// Whether a login changes nothing: the value is not old, the account knows it, and not
+    /// so many have newer ones that they might push it out.
+    async fn may_keep_its_value(&self, device: &Device, bond: Bond) -> bool {
+        let now = self.clock.now();
+        if now.since(device.given) >= VALUE_KEPT || !device.bonds.contains(&bond) {
+            return false;
+        }
+        let key = device.entry.as_ref().map(|entry| entry.key);
+        let list = self.list(bond.account, now).await.map(|(_, list)| list).unwrap_or_default();
+        list.iter().rev().take(DEVICES_MAX / 2).any(|newer| Some(*newer) == key)
     }
 
     /// Keeps the device under its new key. All that need not wait for each other goes to

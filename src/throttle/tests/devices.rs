@@ -34,7 +34,7 @@ impl Fixture {
 
     /// When the value it has will be replaced by the next login.
     fn a_day_later(&self) {
-        self.time.advance(super::super::device::VALUE_KEPT);
+        self.time.advance(crate::throttle::device::VALUE_KEPT);
     }
 
     /// How many failures it takes until there is no more, each from another address.
@@ -142,6 +142,27 @@ async fn an_account_has_so_many_devices_and_takes_the_room_of_no_other() {
     assert_eq!(fixture.failures("mallory", Some(&devices[84])).await, 2, "the oldest of sixteen");
     let kept = fixture.store.count(Family::Device, fixture.clock.now()).await;
     assert_eq!(kept, Ok(18), "sixteen, alice's and bob's");
+}
+
+#[tokio::test]
+async fn who_logs_in_often_is_not_pushed_out_by_what_keeps_no_cookies() {
+    let fixture = fixture(100).await;
+    let mut limits = super::limits(100);
+    limits.devices = 20;
+    fixture.throttle.reload(&limits);
+    let mut device = fixture.logged_in("alice", None).await.unwrap();
+    let mut values = 1;
+    for _ in 0..6 {
+        for _ in 0..6 {
+            fixture.logged_in("alice", None).await.unwrap();
+        }
+        if let Some(value) = fixture.logged_in("alice", Some(&device)).await {
+            device = value;
+            values += 1;
+        }
+    }
+    assert_eq!(values, 4, "a new one after twelve others each time");
+    assert_eq!(fixture.failures("alice", Some(&device)).await, 5);
 }
 
 #[tokio::test]
