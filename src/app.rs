@@ -197,7 +197,7 @@ impl App {
         self.jwks
     }
 
-    /// The runtime of everything that is not a forwarded request.
+    /// The runtime of everything that is neither a forwarded request nor a login.
     #[must_use]
     pub fn control(&self) -> &Handle {
         &self.services.control

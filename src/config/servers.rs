@@ -142,17 +142,18 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// Most connections that bind, and how long unused ones are kept.
+/// Of how many names the searches of the last login are remembered.
 pub(super) fn read_searches_ahead(r: &mut Reader<'_>) -> usize {
     r.or(
         "searches_ahead",
-        Whole { min: 0, max: 1_000_000 },
+        Whole { min: 0, max: 100_000 },
         5000,
         "Of how many login names the searches of the last login are remembered, so that those of \
          the next are sent all at once; 0 for none.",
     )
 }
 
+/// Most connections that bind, and how long unused ones are kept.
 pub(super) fn read_connections(r: &mut Reader<'_>) -> (usize, Duration) {
     let bind_connections = r.or(
         "bind_connections",

@@ -4,18 +4,19 @@
 //! and no roles.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use ldap3::Scope;
-use prometheus::IntCounter;
+
 use tokio::sync::OnceCell;
 
 use crate::directory::connection::{Found, Search};
 use crate::directory::filter::Filter;
 use crate::directory::pool::Pool;
 use crate::directory::{DirectoryError, Operation};
-use crate::metrics::Metrics;
+use crate::metrics::{IntCounter, Metrics};
 
 /// Most searches sent ahead for one login; who needs more has none sent.
 const SEARCHES_MAX: usize = 8;
@@ -46,6 +47,7 @@ pub(super) struct Searches<'p> {
     ahead: Vec<(Question, OnceCell<Found>)>,
     /// Those that were needed.
     made: Mutex<Vec<Question>>,
+    is_over: AtomicBool,
 }
 
 impl LastSearches {
@@ -59,11 +61,11 @@ impl LastSearches {
     pub(super) fn begin<'p>(&self, name: &str, pool: &'p Pool) -> Searches<'p> {
         let last = self.by_name().get(name).cloned().unwrap_or_default();
         let ahead = last.into_iter().map(|question| (question, OnceCell::new())).collect();
-        Searches { pool, ahead, made: Mutex::default() }
+        Searches { pool, ahead, made: Mutex::default(), is_over: AtomicBool::new(false) }
     }
 
     /// Remembers what a login with that name searched for. Meant for who has proved a
-    /// password: then there are no more names than people.
+    /// password: nobody else adds names.
     pub(super) fn remember(&self, name: String, searches: Searches<'_>) {
         let made = searches.made.into_inner().unwrap_or_else(PoisonError::into_inner);
         let bytes = made.iter().map(Question::bytes).sum::<usize>();
@@ -73,11 +75,18 @@ impl LastSearches {
             return;
         }
         if by_name.len() >= self.names_max && !by_name.contains_key(&name) {
-            // Each is found out again by one login.
-            by_name.clear();
+            // Any of them: its next login finds out again.
+            if let Some(other) = by_name.keys().next().cloned() {
+                by_name.remove(&other);
+            }
             self.full.inc();
         }
         by_name.insert(name, made);
+    }
+
+    /// The name leads to nobody, or to nobody who may log in.
+    pub(super) fn forget(&self, name: &str) {
+        self.by_name().remove(name);
     }
 
     fn by_name(&self) -> MutexGuard<'_, HashMap<String, Vec<Question>>> {
@@ -107,7 +116,7 @@ impl Question {
             attributes: &attributes,
             entries_max: self.entries_max,
         };
-        pool.search(search).await
+        pool.search_ahead(search).await
     }
 
     fn bytes(&self) -> usize {
@@ -118,7 +127,8 @@ impl Question {
 impl<'p> Searches<'p> {
     /// None of them ahead.
     pub(super) fn plain(pool: &'p Pool) -> Self {
-        Self { pool, ahead: Vec::new(), made: Mutex::default() }
+        let (ahead, made, is_over) = Default::default();
+        Self { pool, ahead, made, is_over }
     }
 
     /// Sends what is to be sent ahead, and waits for the answers, so that none is broken
@@ -131,8 +141,16 @@ impl<'p> Searches<'p> {
         join_all(asked).await;
     }
 
+    /// No further one is made: whoever logs in has not proved the password.
+    pub(super) fn end(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Searches as the service account, unless that was done ahead.
     pub(super) async fn search(&self, search: Search<'_>) -> Result<Found, DirectoryError> {
+        if self.is_over.load(Ordering::Relaxed) {
+            return Err(DirectoryError::Needless);
+        }
         let question = Question::of(&search);
         let ahead = self.ahead.iter().find(|(ahead, _)| *ahead == question);
         let found = match ahead {
@@ -194,7 +212,9 @@ mod tests {
         }
         assert_eq!((ahead(&last), full()), ([1, 1, 0], 0));
         last.remember("c".to_owned(), searches(&pool, &["dc=x"]));
-        assert_eq!((ahead(&last), full()), ([0, 0, 1], 1), "it begins anew");
+        assert_eq!((ahead(&last)[2], ahead(&last).iter().sum(), full()), (1, 2, 1), "for another");
+        last.forget("c");
+        assert_eq!((ahead(&last)[2], ahead(&last).iter().sum()), (0, 1));
 
         let none = LastSearches::new(0, &metrics);
         none.remember("a".to_owned(), searches(&pool, &["dc=x"]));

@@ -70,6 +70,9 @@ pub enum DirectoryError {
     /// The connection ended, was ended by us because of what came over it, or broke the library.
     #[error("the connection was lost")]
     Lost,
+    /// It was not asked, as the answer is not needed any more.
+    #[error("not asked")]
+    Needless,
     /// The service account was refused.
     #[error("the service account may not log in (result code {code})")]
     ServiceBind {
@@ -141,6 +144,7 @@ impl DirectoryError {
             Self::Configuration(_)
             | Self::Busy
             | Self::AllDown
+            | Self::Needless
             | Self::TooManyGroups
             | Self::TooManyEntries
             | Self::Blind(_)
@@ -168,6 +172,7 @@ impl DirectoryError {
             Self::Tls(_) => "tls",
             Self::AllDown => "all_down",
             Self::Lost => "lost",
+            Self::Needless => "needless",
             Self::ServiceBind { .. } => "service_bind",
             Self::Refused { .. } => "refused",
             Self::Protocol(_) => "protocol",

@@ -115,8 +115,13 @@ impl LdapDirectory {
         let work = join(work, ahead);
         let verified = binding.limits(work).await.map(|(verified, _)| verified);
         let verified = verified.unwrap_or_else(|| Err(DirectoryError::Timeout.into()));
-        if verified.is_ok() {
-            self.last_searches.remember(name, searches);
+        match &verified {
+            Ok(_) => self.last_searches.remember(name, searches),
+            Err(
+                VerifyError::Rejected(Rejection::NoSuchUser | Rejection::Ambiguous)
+                | VerifyError::NoRole { .. },
+            ) => self.last_searches.forget(&name),
+            Err(_) => {}
         }
         verified.map_err(|error| binding.weighed(error))
     }
@@ -150,9 +155,15 @@ impl LdapDirectory {
     ) -> Result<Person, VerifyError> {
         let entry = self.find(credentials.name()).await?;
         let account = self.may_be_tried(&entry, found, binding).await?;
-        // Beside each other, which saves a round trip or two. Who proves nothing costs some
-        // searches more for it, and how they end is of no account then.
-        let bind = self.pool.bind(&entry.dn, credentials.password(), binding);
+        // Beside each other, which saves round trips. Who proves nothing costs a search or
+        // two more for it, and how they end is of no account then.
+        let bind = async {
+            let answer = self.pool.bind(&entry.dn, credentials.password(), binding).await;
+            if !answer.as_ref().is_ok_and(|answer| answer.outcome.proves_the_password()) {
+                searches.end();
+            }
+            answer
+        };
         let role = binding.beside(self.role_of(&entry.dn, searches));
         // Boxed, because it is large and wrapped several times.
         let (answer, role) = Box::pin(join(bind, role)).await;

@@ -366,7 +366,7 @@ mod tests {
     use crate::ambient::Timestamp;
     use crate::identity::Credentials;
 
-    /// Logins run on the control runtime, whatever worker asked for them.
+    /// Logins run on a runtime of their own, whatever worker asked for them.
     #[test]
     fn a_login_may_move_between_threads() {
         const fn sends<T: Send>(_: &T) {}

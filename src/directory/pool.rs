@@ -174,6 +174,13 @@ impl Pool {
         }
     }
 
+    /// Searches if a server is known to answer, once: for what need not be known yet.
+    pub(super) async fn search_ahead(&self, search: Search<'_>) -> Result<Found, DirectoryError> {
+        let servers = self.servers.load_full();
+        let server = servers.iter().find(|server| server.is_closed());
+        server.ok_or(DirectoryError::AllDown)?.search_ahead(&search).await
+    }
+
     /// Asks whether `password` is that of `dn`. Exactly one bind is sent: a second
     /// one would count twice against the account. Only before it is sent may another
     /// server be taken instead. `binding` learns how far it is.

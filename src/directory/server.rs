@@ -165,6 +165,18 @@ impl Server {
         timeout(self.terms.patience, searching).await.unwrap_or(Err(DirectoryError::Timeout))
     }
 
+    /// Searches on the shared connection if there is a sound one. How that ends says
+    /// nothing of the server: several such searches are sent at once and fail together,
+    /// and what has failed is asked again when it is needed.
+    pub(super) async fn search_ahead(&self, search: &Search<'_>) -> Result<Found, DirectoryError> {
+        let connection = match self.service.try_lock().as_deref() {
+            Ok(Service::Bound(connection)) if connection.is_usable() => Arc::clone(connection),
+            _ => return Err(DirectoryError::Lost),
+        };
+        let searching = self.meter.observe(search.operation, connection.search(search));
+        timeout(self.terms.patience, searching).await.unwrap_or(Err(DirectoryError::Timeout))
+    }
+
     /// The shared connection, made anew when there is none that is sound.
     pub(super) async fn service(&self) -> Result<Arc<Connection>, DirectoryError> {
         let bound = timeout(self.terms.patience, self.bound()).await;

@@ -86,10 +86,10 @@ pub struct Services {
     pub clock: Clock,
     /// Randomness.
     pub entropy: Entropy,
-    /// The runtime of everything that is not a forwarded request.
+    /// The runtime of everything that is neither a forwarded request nor a login.
     pub control: Handle,
-    /// The runtime of logins and of the directory's connections: one thread, so that what a
-    /// login asks and what it is answered never change threads.
+    /// The runtime of logins, and of the directory's connections that they open: one
+    /// thread, so that what a login asks and what it is answered does not change threads.
     pub login: Handle,
     /// Open WebSockets.
     pub websockets: WebSocketSlots,

@@ -23,12 +23,13 @@ struct Stage {
 }
 
 impl Stage {
-    async fn new(transport: LdapTransport) -> Self {
+    async fn new(transport: LdapTransport, searches_ahead: u32) -> Self {
         let slapd = Slapd::start_telling();
         let server = SocketAddr::from(([127, 0, 0, 1], slapd.port(transport)));
         let relay = Saboteur::before(server).await;
         let directory = directory_through(&slapd, transport, relay.address);
-        let directory = directory.replace("timeout = \"5s\"", "timeout = \"1s\"");
+        let limits = format!("timeout = \"1s\"\nsearches_ahead = {searches_ahead}");
+        let directory = directory.replace("timeout = \"5s\"", &limits);
         let world = World::with(|setup| {
             setup.directory(&directory);
             // A password that got no answer stays counted: the directory may have done so.
@@ -103,14 +104,15 @@ impl Stage {
     }
 }
 
-async fn suffers_everything(transport: LdapTransport) {
-    let stage = Stage::new(transport).await;
+async fn suffers_everything(transport: LdapTransport, points: &[Point], searches_ahead: u32) {
+    let stage = Stage::new(transport, searches_ahead).await;
     let signed_in = stage.world.sign_in(ADMIN).await;
+    stage.world.sign_in(TRACER).await;
     stage.settles("the first login").await;
     let descriptors = stage.descriptors();
-    for point in POINTS {
+    for point in points {
         for fault in FAULTS {
-            stage.suffers(point, fault).await;
+            stage.suffers(*point, fault).await;
         }
         signed_in.get("/admin/echo").send().await.expect_status(200);
     }
@@ -120,10 +122,17 @@ async fn suffers_everything(transport: LdapTransport) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_at_whatever_step_over_ldaps_the_next_login_works() {
-    Box::pin(suffers_everything(LdapTransport::Tls)).await;
+    Box::pin(suffers_everything(LdapTransport::Tls, &POINTS, 0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_breaks_at_whatever_step_over_start_tls_the_next_login_works() {
-    Box::pin(suffers_everything(LdapTransport::StartTls)).await;
+    Box::pin(suffers_everything(LdapTransport::StartTls, &POINTS, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_breaks_while_searches_were_sent_ahead_the_next_login_works() {
+    // After the bind's answer nothing need be asked any more.
+    let (_, points) = POINTS.split_last().expect("several");
+    Box::pin(suffers_everything(LdapTransport::Tls, points, 100)).await;
 }
