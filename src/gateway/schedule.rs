@@ -62,10 +62,14 @@ fn wait_for_all(asked: &Receiver<Wait>) {
     let mut waiting = BTreeMap::<(Instant, u64), oneshot::Sender<()>>::new();
     let mut number = 0;
     loop {
+        // Also while further ones keep coming.
+        let now = Instant::now();
+        while let Some(first) = waiting.first_entry().filter(|it| it.key().0 <= now) {
+            // Whoever waited may be gone.
+            let _ = first.remove().send(());
+        }
         let next = match waiting.first_key_value() {
-            Some(((until, _), _)) => {
-                asked.recv_timeout(until.saturating_duration_since(Instant::now()))
-            }
+            Some(((until, _), _)) => asked.recv_timeout(until.saturating_duration_since(now)),
             None => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         match next {
@@ -73,13 +77,7 @@ fn wait_for_all(asked: &Receiver<Wait>) {
                 number += 1;
                 waiting.insert((until, number), wake);
             }
-            Err(RecvTimeoutError::Timeout) => {
-                let now = Instant::now();
-                while let Some(first) = waiting.first_entry().filter(|it| it.key().0 <= now) {
-                    // Whoever waited may be gone.
-                    let _ = first.remove().send(());
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
