@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
 use ldap3::Scope;
-
 use tokio::sync::OnceCell;
 
 use crate::directory::connection::{Found, Search};
@@ -61,7 +60,7 @@ impl LastSearches {
     pub(super) fn begin<'p>(&self, name: &str, pool: &'p Pool) -> Searches<'p> {
         let last = self.by_name().get(name).cloned().unwrap_or_default();
         let ahead = last.into_iter().map(|question| (question, OnceCell::new())).collect();
-        Searches { pool, ahead, made: Mutex::default(), is_over: AtomicBool::new(false) }
+        Searches { ahead, ..Searches::plain(pool) }
     }
 
     /// Remembers what a login with that name searched for. Meant for who has proved a
