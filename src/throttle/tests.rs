@@ -76,6 +76,13 @@ impl Fixture {
         Self { throttle, time, clock, metrics, store }
     }
 
+    /// Takes over limits of which some are others.
+    fn limit(&self, change: impl FnOnce(&mut config::LoginThrottle)) {
+        let mut limits = limits(100);
+        change(&mut limits);
+        self.throttle.reload(&limits);
+    }
+
     async fn begin(&self, account: &str, from: &str) -> Result<Attempt, Denied> {
         self.throttle.begin(account, address(from), None).await
     }
@@ -206,9 +213,7 @@ async fn no_number_of_invented_names_frees_an_account_that_has_had_its_only_fail
 #[tokio::test]
 async fn what_somebody_failed_on_is_not_forgotten_by_a_try_that_is_withdrawn() {
     let fixture = fixture(100).await;
-    let mut limits = limits(100);
-    limits.accounts_per_address = Rate { count: 2, window: 10 * MINUTE };
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.accounts_per_address = Rate { count: 2, window: 10 * MINUTE });
     for name in ["alice", "bob"] {
         fixture.fail(name, "192.0.2.1").await;
     }
@@ -272,9 +277,7 @@ async fn new_limits_apply_to_what_was_counted() {
     fixture.fail("alice", "10.0.0.1").await;
     fixture.time.advance(MINUTE);
     fixture.fail("alice", "10.0.0.1").await;
-    let mut limits = limits(100);
-    limits.per_user.count = 1;
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.per_user.count = 1);
     assert_eq!(fixture.refused("alice", "10.0.0.1").await.retry_after, 15 * MINUTE);
 }
 

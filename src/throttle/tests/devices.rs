@@ -124,9 +124,7 @@ async fn a_device_is_forgotten_after_its_time_and_beyond_the_limit() {
 #[tokio::test]
 async fn an_account_has_so_many_devices_and_takes_the_room_of_no_other() {
     let fixture = fixture(100).await;
-    let mut limits = super::limits(100);
-    limits.devices = 20;
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.devices = 20);
     let shared = fixture.logged_in("mallory", None).await.unwrap();
     let shared = fixture.logged_in("bob", Some(&shared)).await.unwrap();
     let mut devices = Vec::new();
@@ -147,9 +145,7 @@ async fn an_account_has_so_many_devices_and_takes_the_room_of_no_other() {
 #[tokio::test]
 async fn who_logs_in_often_is_not_pushed_out_by_what_keeps_no_cookies() {
     let fixture = fixture(100).await;
-    let mut limits = super::limits(100);
-    limits.devices = 20;
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.devices = 20);
     let mut device = fixture.logged_in("alice", None).await.unwrap();
     let mut values = 1;
     for _ in 0..6 {
@@ -215,9 +211,7 @@ async fn an_accounts_own_lockout_counts_for_it_under_every_name() {
 async fn an_address_that_failed_on_many_accounts_waits_but_not_its_known_devices() {
     let fixture = fixture(100).await;
     let device = fixture.logged_in("alice", None).await.unwrap();
-    let mut limits = super::limits(100);
-    limits.accounts_per_address = Rate { count: 2, window: 10 * MINUTE };
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.accounts_per_address = Rate { count: 2, window: 10 * MINUTE });
     let from = "192.0.2.1";
     for name in ["carol", "bob", "carol", "bob"] {
         fixture.fail(name, from).await;

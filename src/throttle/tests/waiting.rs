@@ -86,9 +86,7 @@ async fn who_finds_a_window_full_of_tries_under_way_waits_for_one_to_end() {
 #[tokio::test(start_paused = true)]
 async fn right_logins_at_once_all_succeed_whatever_the_limits() {
     let fixture = Arc::new(fixture(100).await);
-    let mut limits = super::limits(100);
-    limits.accounts_per_address = Rate { count: 2, window: 5 * MINUTE };
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.accounts_per_address = Rate { count: 2, window: 5 * MINUTE });
     let strict = Some(Lockout { threshold: 3, window: MINUTE });
     // One address and many names, and one entry of which a stranger has one try at a time.
     let logins = (0..60).map(|number| {
@@ -240,9 +238,7 @@ async fn a_known_device_does_not_wait_behind_strangers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_wake_up_is_lost_among_threads() {
     let fixture = Arc::new(fixture(1000).await);
-    let mut limits = super::limits(100);
-    limits.per_user.count = 1;
-    fixture.throttle.reload(&limits);
+    fixture.limit(|limits| limits.per_user.count = 1);
     for _ in 0..30_000 {
         // Of two, one waits if they meet, and if it missed the other's end nobody else's
         // would wake it.
