@@ -14,7 +14,7 @@ use bindgate::identity::Credentials;
 use bindgate::metrics::Metrics;
 use bindgate::secret::Secret;
 
-use self::answers::expect_answers;
+use self::answers::{Answered, expect_answers};
 use crate::support::dirsrv::Dirsrv;
 use crate::support::samba::{BASE, Samba};
 use crate::support::slapd::{PASSWORD, Slapd};
@@ -30,6 +30,16 @@ const NO_ROLE: &str = "no role";
 const SUPER_ADMIN: &str = "super_admin";
 const ADMIN: &str = "admin";
 const TRACER: &str = "contact_tracer";
+/// What a login over HTTPS is told by every server that knows password policies.
+const ALIKE: [Answered; 7] = [
+    ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
+    ("carol", PASSWORD, 200, "", "ok"),
+    ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
+    ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
+    ("twin", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
+    ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
+    ("locked", WRONG, 401, "InvalidCredentials", "locked"),
+];
 
 /// What it is about, the name and the password, and what becomes of them at
 /// `OpenLDAP`, at 389-ds and at Active Directory.
@@ -249,21 +259,18 @@ async fn openldap_is_understood() {
     expect_answers(
         &slapd.toml(LdapTransport::Tls),
         &[
-            ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
-            ("carol", PASSWORD, 200, "", "ok"),
-            ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
-            ("twin", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
-            ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
-            ("locked", WRONG, 401, "InvalidCredentials", "locked"),
-            ("disabled", PASSWORD, 401, "InvalidCredentials", "locked"),
-            ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
-            ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
-            ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
-            ("nora", PASSWORD, 403, "NoRole", "no_role"),
-        ],
+            ALIKE.as_slice(),
+            &[
+                ("disabled", PASSWORD, 401, "InvalidCredentials", "locked"),
+                ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+                ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+                ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+                ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
+                ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+                ("nora", PASSWORD, 403, "NoRole", "no_role"),
+            ],
+        ]
+        .concat(),
     )
     .await;
 }
@@ -313,25 +320,22 @@ async fn directory_server_389_is_understood() {
     expect_answers(
         &dirsrv.toml(),
         &[
-            ("expiring", PASSWORD, 200, "", "ok password_expires_in_days=3"),
-            ("carol", PASSWORD, 200, "", "ok"),
-            ("alice", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("nobody", PASSWORD, 401, "InvalidCredentials", "no_such_user"),
-            ("twin", PASSWORD, 401, "InvalidCredentials", "ambiguous"),
-            ("locked", PASSWORD, 401, "InvalidCredentials", "locked"),
-            ("locked", WRONG, 401, "InvalidCredentials", "locked"),
-            ("disabled", PASSWORD, 401, "InvalidCredentials", "disabled"),
-            ("disabled", WRONG, 401, "InvalidCredentials", "disabled"),
-            ("gracious", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("gracious", PASSWORD, 200, "", "ok grace_logins_left=1"),
-            ("gracious", PASSWORD, 200, "", "ok grace_logins_left=0"),
-            ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
-            ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
-            ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
-            ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
-            ("nora", PASSWORD, 403, "NoRole", "no_role"),
-        ],
+            ALIKE.as_slice(),
+            &[
+                ("disabled", PASSWORD, 401, "InvalidCredentials", "disabled"),
+                ("disabled", WRONG, 401, "InvalidCredentials", "disabled"),
+                ("gracious", WRONG, 401, "InvalidCredentials", "wrong_password"),
+                ("gracious", PASSWORD, 200, "", "ok grace_logins_left=1"),
+                ("gracious", PASSWORD, 200, "", "ok grace_logins_left=0"),
+                ("gracious", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+                ("expired", WRONG, 401, "InvalidCredentials", "wrong_password"),
+                ("expired", PASSWORD, 401, "PasswordChangeRequired", "password_expired"),
+                ("reset", WRONG, 401, "InvalidCredentials", "wrong_password"),
+                ("reset", PASSWORD, 401, "PasswordChangeRequired", "must_change"),
+                ("nora", PASSWORD, 403, "NoRole", "no_role"),
+            ],
+        ]
+        .concat(),
     )
     .await;
 }
